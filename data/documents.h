@@ -1,0 +1,32 @@
+/* Tokenized documents: what the readers make, the packer orders and the loader batches.  The arrays
+ * are those of the token store (/tokens, /labels, /documents), in memory here. */
+#ifndef GR_DATA_DOCUMENTS_H
+#define GR_DATA_DOCUMENTS_H
+
+#include <stdint.h>
+
+struct gr_document {
+    int64_t offset; /* first token in tokens[] */
+    int32_t length; /* tokens, >= 1 */
+    int32_t source; /* number of the file it came from */
+    float weight;   /* 1 for now */
+};
+
+struct gr_documents {
+    uint32_t *tokens; /* [token_count] */
+    uint8_t *labels; /* [token_count] 1: this token is supervised, as the target of the token before
+                        it; a document's first token is 0 always */
+    int64_t token_count;
+    struct gr_document *document; /* [count] in file and line order */
+    int64_t count;
+    int64_t supervised_count; /* sum of labels */
+    int64_t truncated_count;  /* documents cut to max_length */
+    int64_t dropped_count;    /* documents left out: too long, or without a label */
+};
+
+/* Copies one document in; labels[0] is stored as 0. */
+void gr_documents_add(struct gr_documents *d, const uint32_t *tokens, const uint8_t *labels,
+                      int32_t length, int32_t source);
+void gr_documents_release(struct gr_documents *d);
+
+#endif

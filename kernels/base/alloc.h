@@ -1,0 +1,26 @@
+/* Heap memory for graft's own bookkeeping: never NULL, sizes multiplied with a check.
+ * Tensors live in arenas (base/arena.h), not here. */
+#ifndef GR_BASE_ALLOC_H
+#define GR_BASE_ALLOC_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* a * b for sizes and counts; a negative factor or an overflow is a bug and ends the program. */
+int64_t gr_mul(int64_t a, int64_t b);
+
+/* count elements of `size` bytes, zeroed.  Without memory the program ends (exit 5, one message).
+ */
+void *gr_alloc(int64_t count, size_t size);
+/* Grows or shrinks; the new part is not cleared. */
+void *gr_realloc(void *memory, int64_t count, size_t size);
+char *gr_strdup(const char *text);
+char *gr_strndup(const char *text, size_t length);
+char *gr_format(const char *format, ...) __attribute__((format(printf, 1, 2))); /* caller frees */
+void gr_free(void *memory);                                                     /* NULL is fine */
+
+#define GR_NEW(type)              ((type *)gr_alloc(1, sizeof(type)))
+#define GR_NEW_ARRAY(type, count) ((type *)gr_alloc((count), sizeof(type)))
+#define GR_COUNT(array)           ((int64_t)(sizeof(array) / sizeof((array)[0])))
+
+#endif

@@ -1,0 +1,32 @@
+/* The environment, read in one place.  Every variable graft looks at is in this list. */
+#ifndef GR_BASE_ENV_H
+#define GR_BASE_ENV_H
+
+/* name, what it does */
+#define GR_ENV_LIST(X)                                                                             \
+    X(GRAFT_ISA, "forces the CPU instruction set: v3 (AVX2) or v4 (AVX-512)")                      \
+    X(OMPI_COMM_WORLD_SIZE, "set by mpirun: graft joins the MPI job")                              \
+    X(OMPI_COMM_WORLD_LOCAL_RANK, "set by mpirun: rank among the processes of this host")          \
+    X(OMPI_COMM_WORLD_LOCAL_SIZE, "set by mpirun: processes of this host")                         \
+    X(OMPI_COMM_WORLD_RANK, "set by mpirun: rank in the job")                                      \
+    X(PMIX_RANK, "set by mpirun: graft joins the MPI job")                                         \
+    X(NO_COLOR, "no colours on the terminal")                                                      \
+    X(TERM, "dumb: plain lines instead of a progress bar")                                         \
+    X(XDG_CACHE_HOME, "where the cache is, by default ~/.cache")                                   \
+    X(HOME, "where ~ is")
+
+enum gr_env {
+#define X(name, words) GR_ENV_##name,
+    GR_ENV_LIST(X)
+#undef X
+        GR_ENV_COUNT
+};
+
+/* The value, NULL if unset or empty. */
+const char *gr_env(enum gr_env variable);
+/* The value of a variable by prefix lookup (KUBEFLOW_TRAINER_OPT_*): calls visit for each
+ * "PREFIXname=value" in the environment, in bytewise order of the names. */
+void gr_env_each(const char *prefix,
+                 void (*visit)(void *context, const char *name, const char *value), void *context);
+
+#endif

@@ -1,0 +1,182 @@
+/* The ops: everything graft computes on a device.
+ *
+ * Rules for all of them: outputs come before inputs; tensors are rows of activations (N rows)
+ * unless said otherwise; an output is overwritten unless it says "accumulates"; inputs must stay
+ * valid and unchanged until the stream has passed them; errors stick in the device (ERR_BUG for a
+ * shape or dtype that does not fit, naming op and shapes).  Bits of every result are independent
+ * of the number of threads, and of everything outside the rows of a segment.
+ *
+ * Letters: N rows, C hidden, F ffn, V vocab, NH/NKV heads, HD head dim, R LoRA r, D documents,
+ * S supervised rows.  N and S are multiples of 64 (GR_ROW_MULTIPLE). */
+#ifndef GR_OPS_H
+#define GR_OPS_H
+
+#include "kernels/device.h"
+
+enum { GR_ROW_MULTIPLE = 64 };
+
+enum gr_write { GR_OVERWRITE, GR_ACCUMULATE };
+
+/* y <- table[id];  id -1 gives a row of zeros (padding).
+ *   y (N, C) f32   table (V, C) f32   ids (N) i32, -1 <= id < V */
+void gr_embedding_forward(struct gr_device *dev, gr_tensor y, gr_tensor table, gr_tensor ids);
+
+/* y <- x * rstd * w,  rstd = 1 / sqrt(mean(x^2) + eps) over the last dimension.
+ *   y (N, C) may be x;  rstd (N) f32 out, kept for the backward;  x as y;  w (C);  eps > 0
+ * Also per head, as the q/k norm of Qwen3: y, x (N, H, HD), rstd (N, H), w (HD).
+ * Mean in f64.  Source: Zhang & Sennrich 2019, arXiv:1910.07467. */
+void gr_rmsnorm_forward(struct gr_device *dev, gr_tensor y, gr_tensor rstd, gr_tensor x,
+                        gr_tensor w, double eps);
+/* dx <- or += rstd * (w*dy - xhat * mean(w*dy*xhat)),  xhat = x*rstd.  w is frozen: no dw.
+ * dx may be dy when it overwrites.  Shapes as in the forward. */
+void gr_rmsnorm_backward(struct gr_device *dev, gr_tensor dx, enum gr_write write, gr_tensor dy,
+                         gr_tensor x, gr_tensor w, gr_tensor rstd);
+
+/* Rotates the two halves of each head in place:
+ *   (a, b) <- (a*cos - b*sin, b*cos + a*sin),  a = x[.., i], b = x[.., HD/2 + i]
+ *   x (N, H, HD)   cos, sin (P, HD/2) f32   positions (N) i32 in [0, P)
+ *   direction +1 forward; -1 uses -sin: the transpose, which is the backward.
+ * Source: Su et al. 2021, arXiv:2104.09864, in the half-split layout of Hugging Face. */
+void gr_rope(struct gr_device *dev, gr_tensor x, gr_tensor cos, gr_tensor sin, gr_tensor positions,
+             int direction);
+
+/* Causal attention inside documents:
+ *   o_i <- sum_j softmax_j(scale * q_i.k_j) v_j  over the rows j of i's document with
+ *   j <= i and, if window > 0, i - j < window (Hugging Face's sliding_window).
+ * Head h of q reads head h / (NH/NKV) of k and v.  Rows outside every document: o = 0, lse = 0. */
+struct gr_attention {
+    gr_tensor q;    /* (N, NH, HD) */
+    gr_tensor k, v; /* (N, NKV, HD) */
+    gr_tensor docs; /* (D, 2) i32 {begin, end}: ascending, disjoint; begin == end is an empty one */
+    float scale;    /* 1 / sqrt(HD) */
+    int64_t window; /* rows; 0: none */
+    gr_tensor o;    /* (N, NH, HD): out in the forward, in for the backward */
+    gr_tensor lse;  /* (N, NH) f32 log-sum-exp of the scaled scores: out, then in */
+    gr_tensor d_o;  /* backward only, (N, NH, HD) in */
+    gr_tensor dq;   /* backward only, as q, overwritten; zero outside documents */
+    gr_tensor dk, dv; /* backward only, as k, overwritten */
+};
+/* O(N) memory: blocks of keys with an online softmax.  Source: Dao 2023, arXiv:2307.08691. */
+void gr_attention_forward(struct gr_device *dev, const struct gr_attention *a);
+void gr_attention_backward(struct gr_device *dev, const struct gr_attention *a);
+int64_t gr_attention_workspace_bytes(struct gr_device *dev, int64_t n, int64_t heads,
+                                     int64_t head_dim);
+
+/* h <- silu(gate) * up,  silu(g) = g / (1 + exp(-g)).   all (N, F) */
+void gr_swiglu_forward(struct gr_device *dev, gr_tensor h, gr_tensor gate, gr_tensor up);
+/* dgate <- dh*up*silu'(gate),  dup <- dh*silu(gate);  dgate may be gate, dup may be up. */
+void gr_swiglu_backward(struct gr_device *dev, gr_tensor dgate, gr_tensor dup, gr_tensor dh,
+                        gr_tensor gate, gr_tensor up);
+
+/* The randomness of a micro-batch: with the module it fixes every bit (base/philox.h). */
+struct gr_rng {
+    uint64_t seed;        /* the trial's */
+    uint32_t step;        /* optimizer step */
+    uint32_t micro_batch; /* number over all ranks */
+};
+
+/* Rows of x that belong to one micro-batch of one trial.  Segments are ascending and disjoint,
+ * begin at multiples of 64, and no adapter has two in one call. */
+struct gr_segment {
+    int64_t row_begin, row_end;
+    int adapter; /* index into the group's adapters; -1: base weights only */
+    struct gr_rng rng;
+};
+
+struct gr_linear {
+    gr_tensor weight; /* (out, in) frozen */
+    gr_tensor bias;   /* (out) frozen, or none */
+};
+
+struct gr_lora {
+    gr_tensor a;   /* (R, in);  none: this linear has no adapter */
+    gr_tensor b;   /* (out, R) */
+    float scale;   /* s: alpha / r, or alpha / sqrt(r) */
+    float dropout; /* p in [0, 1): x's elements are zeroed with p, others scaled by 1/(1-p) */
+    gr_tensor da;  /* as a, f32: overwritten by the backward, the sum over one segment */
+    gr_tensor db;  /* as b, f32: likewise */
+};
+
+/* One linear group (qkv, o, gate+up or down): linears that share their input, with adapters.
+ *   y_i <- [residual +] x W_iT + bias_i + (s * drop_i(x) A_iT) B_iT        per segment's adapter
+ * Every linear has a dropout mask of its own, as in PEFT: element e of the micro-batch's rows
+ * (row - row_begin)*in + column uses word e%4 of block e/4 of stream (GR_RNG_DROPOUT, layer,
+ * module + i) and is kept iff gr_uniform(word) >= p. */
+struct gr_lora_group {
+    int layer, module; /* for the randomness */
+    int linears;
+    const struct gr_linear *linear; /* [linears] */
+    int adapters;
+    const struct gr_lora *lora; /* [adapters][linears] */
+    int segments;
+    const struct gr_segment *segment; /* [segments]; rows in no segment get the base only */
+    bool train;                       /* false: no dropout */
+    gr_tensor x;                      /* (N, in) */
+    gr_tensor y;        /* (N, sum of out): out in the forward; not read by the backward */
+    gr_tensor residual; /* (N, sum of out) or none; may be y */
+    gr_tensor s;        /* (N, sum over linears of the largest R): s*drop(x)AT, kept for backward */
+    gr_tensor dy;       /* backward only, in: as y */
+    gr_tensor dx;       /* backward only: as x, overwritten; none: not wanted (first layer) */
+    gr_tensor ds;       /* backward only: scratch as s */
+};
+/* Backward:  dS_i = s dy_i B_i;  dB_i = dy_iT S_i;  dA_i = dS_iT drop_i(x);
+ *            dx = sum_i dy_i W_i + drop_i*(dS_i A_i).  Source: Hu et al. 2021, arXiv:2106.09685. */
+void gr_lora_group_forward(struct gr_device *dev, const struct gr_lora_group *g);
+void gr_lora_group_backward(struct gr_device *dev, const struct gr_lora_group *g);
+/* in: width of x; out: sum of the widths of y; r: columns of s. */
+int64_t gr_lora_group_workspace_bytes(struct gr_device *dev, int64_t n, int64_t in, int64_t out,
+                                      int64_t r);
+
+/* Language-model head and cross-entropy over supervised rows, in chunks: the logits of all rows
+ * never exist at once.
+ *   logits = h[row] WT;  row_loss = logsumexp(logits) - logits[target];  dlogits = p - onehot
+ * Gradients are those of the SUM of the losses. */
+struct gr_head_loss {
+    gr_tensor row_loss; /* (S) f64 out; 0 for padding */
+    gr_tensor dh;       /* (N, C) out: zero in rows that are not listed; none: no gradient */
+    gr_tensor h;        /* (N, C): output of the final norm */
+    gr_tensor weight;   /* (V, C) frozen: lm_head, or the embedding when tied */
+    gr_tensor rows;     /* (S) i32: rows of h, each at most once; -1: padding */
+    gr_tensor targets;  /* (S) i32 in [0, V) */
+};
+void gr_head_loss(struct gr_device *dev, const struct gr_head_loss *a);
+int64_t gr_head_loss_workspace_bytes(struct gr_device *dev, int64_t hidden, int64_t vocab);
+/* logits <- h[row] WT for few rows (evaluation dumps, generation).  logits (S, V) f32; rows (S) */
+void gr_head_logits(struct gr_device *dev, gr_tensor logits, gr_tensor h, gr_tensor weight,
+                    gr_tensor rows);
+
+/* sum[i] <- sum of x[begin..end) in f64, in fixed chunks.  spans (K, 2) i32;  sum (K) f64 */
+void gr_sum_spans(struct gr_device *dev, gr_tensor sum, gr_tensor x, gr_tensor spans);
+
+/* Flat fp32 state. */
+/* out (1) f64 <- sum x^2 over flat x (n) f32, in fixed chunks of 4,096; NaN or inf if any x is. */
+void gr_sum_squares(struct gr_device *dev, gr_tensor out, gr_tensor x);
+void gr_scale(struct gr_device *dev, gr_tensor x, float factor); /* x <- factor * x */
+void gr_add(struct gr_device *dev, gr_tensor y, gr_tensor a,
+            gr_tensor b);                         /* y <- a + b; y may be a */
+void gr_zero(struct gr_device *dev, gr_tensor x); /* x <- +0 */
+void gr_copy(struct gr_device *dev, gr_tensor y,
+             gr_tensor x); /* y <- x, rounding if y is narrower */
+
+/* A run of the flat buffers with its own rate, and the compute copy of that run. */
+struct gr_adamw_span {
+    int64_t begin, end;
+    float learning_rate; /* of this step */
+    float weight_decay;
+    gr_tensor copy; /* (end-begin) rewritten in the compute dtype; none: computes on param itself */
+};
+/* AdamW in torch's order, f32:
+ *   p *= 1 - lr*wd;  m += (g-m)(1-b1);  v = b2 v + (1-b2) g^2;
+ *   p -= lr/(1-b1^k) * m / (sqrt(v)/sqrt(1-b2^k) + eps)
+ * Source: Loshchilov & Hutter 2017, arXiv:1711.05101; torch/optim/adamw.py, single tensor. */
+struct gr_adamw {
+    gr_tensor param, moment1, moment2; /* (n) f32, updated in place */
+    gr_tensor grad;                    /* (n) f32 */
+    int spans;
+    const struct gr_adamw_span *span; /* ascending, disjoint */
+    double beta1, beta2, eps;
+    int64_t step; /* k >= 1 */
+};
+void gr_adamw(struct gr_device *dev, const struct gr_adamw *a);
+
+#endif

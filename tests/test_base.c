@@ -1,0 +1,63 @@
+/* The floor: status messages, arenas, buffers, Philox. */
+#include "kernels/base/alloc.h"
+#include "kernels/base/arena.h"
+#include "kernels/base/buffer.h"
+#include "kernels/base/philox.h"
+#include "kernels/base/status.h"
+#include "tests/test.h"
+
+TEST(status_first_message_wins)
+{
+    ASSERT_INT(gr_fail(GR_ERR_DATA, "a.json", "mend it", "broken (found %d, expected %d)", 1, 2),
+               GR_ERR_DATA);
+    gr_fail(GR_ERR_USAGE, "later", NULL, "not this one");
+    ASSERT_TEXT(gr_error_message(), "a.json: broken (found 1, expected 2)");
+    ASSERT_TEXT(gr_error_hint(), "mend it");
+    gr_error_clear();
+    ASSERT(!gr_error_is_set());
+}
+
+TEST(status_exit_codes_are_those_of_the_contract)
+{
+    ASSERT_INT(gr_status_exit_code(GR_ERR_USAGE), 2);
+    ASSERT_INT(gr_status_exit_code(GR_ERR_DIVERGED), 9);
+    ASSERT_INT(gr_status_exit_code(GR_ERR_RETRY), 138);
+}
+
+TEST(arena_measure_then_carve_agree)
+{
+    static unsigned char memory[4096];
+    struct gr_arena measure = {.name = "test"};
+    struct gr_arena carve = {.name = "test", .base = memory, .capacity = sizeof memory};
+
+    ASSERT(gr_arena_take(&measure, 10) == NULL);
+    gr_arena_take(&measure, 300);
+    ASSERT(gr_arena_take(&carve, 10) == memory);
+    ASSERT(gr_arena_take(&carve, 300) == memory + GR_ARENA_ALIGN);
+    ASSERT_INT(carve.used, measure.used);
+}
+
+TEST(buffer_grows_and_stays_terminated)
+{
+    struct gr_buffer b = {0};
+
+    for (int i = 0; i < 100; i++)
+        gr_buffer_add_format(&b, "%d,", i);
+    ASSERT_INT(strlen(b.data), b.length);
+    ASSERT(strncmp(b.data, "0,1,2,", 6) == 0);
+    gr_buffer_release(&b);
+}
+
+/* Known answers of the Random123 distribution (kat_vectors, philox4x32 10). */
+TEST(philox_known_answers)
+{
+    struct gr_philox_block zero = gr_philox(0, 0, 0, 0, 0);
+    struct gr_philox_block ones =
+        gr_philox(UINT64_MAX, UINT32_MAX, UINT32_MAX, UINT32_MAX, UINT32_MAX);
+
+    ASSERT_INT(zero.word[0], 0x6627e8d5u);
+    ASSERT_INT(zero.word[1], 0xe169c58du);
+    ASSERT_INT(zero.word[2], 0xbc57ac4cu);
+    ASSERT_INT(zero.word[3], 0x9b00dbd8u);
+    ASSERT_INT(ones.word[0], 0x408f276du);
+}

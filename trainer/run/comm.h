@@ -1,0 +1,40 @@
+/* Processes: who we are, and how bytes go between ranks.  Twins: comm_self.c (no MPI at all) and
+ * comm_mpi.c.  Host memory only; every call has a deadline: a peer from which nothing came for
+ * timeout_seconds, or that is gone, is ERR_RETRY with a message that names rank and phase.
+ * `phase` is a word for that message: "gradients", "start". */
+#ifndef GR_TRAINER_COMM_H
+#define GR_TRAINER_COMM_H
+
+#include "kernels/base/status.h"
+
+#include <stdint.h>
+
+struct gr_comm;
+
+/* Joins the job: MPI when mpirun started us (its environment says so), else `self`. */
+gr_status gr_comm_create(struct gr_comm **comm, double timeout_seconds);
+void gr_comm_destroy(struct gr_comm *comm); /* leaves the job; NULL is fine */
+void gr_comm_set_timeout(struct gr_comm *comm, double timeout_seconds);
+
+int gr_comm_rank(const struct gr_comm *comm);
+int gr_comm_size(const struct gr_comm *comm);
+int gr_comm_local_rank(const struct gr_comm *comm); /* among the ranks of this host */
+int gr_comm_local_size(const struct gr_comm *comm);
+int gr_comm_io_rank(const struct gr_comm *comm);      /* the one rank that writes files */
+const char *gr_comm_kind(const struct gr_comm *comm); /* "self", "mpi" */
+
+/* Sends and receives at once with one peer; either side may be of 0 bytes. */
+gr_status gr_comm_exchange(struct gr_comm *comm, int peer, void *received, int64_t receive_bytes,
+                           const void *sent, int64_t send_bytes, const char *phase);
+gr_status gr_comm_broadcast(struct gr_comm *comm, int root, void *data, int64_t bytes,
+                            const char *phase);
+/* all[rank] <- one, `bytes` each, on every rank. */
+gr_status gr_comm_all_gather(struct gr_comm *comm, void *all, const void *one, int64_t bytes,
+                             const char *phase);
+/* Every rank gets the OR of all ranks' flags: how a stop or a failure becomes common knowledge. */
+gr_status gr_comm_agree(struct gr_comm *comm, uint64_t *flags, const char *phase);
+/* All ranks call it with their own status; all return the same: OK, or the failure of the lowest
+ * failing rank with its message (so that every rank leaves together and one prints). */
+gr_status gr_comm_agree_status(struct gr_comm *comm, gr_status mine, const char *phase);
+
+#endif
