@@ -224,6 +224,15 @@ def keep_offsets(post):
             processor["trim_offsets"] = False
 
 
+def decoding_twin(contents):
+    """The tokenizer to decode with.  Version 0.23 decodes an added token that is `normalized` to its
+    normalized text, and does not skip it where it is special; 0.22 gives its own text, as graft."""
+    contents = json.loads(json.dumps(contents))
+    for token in contents["added_tokens"]:
+        token["normalized"] = False
+    return Tokenizer.from_str(json.dumps(contents))
+
+
 def byte_map(text):
     """byte -> index of its character, one past the end included."""
     places = []
@@ -253,6 +262,7 @@ def compare(name, contents, texts, dump):
     contents = json.loads(json.dumps(contents))
     keep_offsets(contents.get("post_processor"))
     theirs = Tokenizer.from_str(json.dumps(contents))
+    decoding = decoding_twin(contents)
     with tempfile.TemporaryDirectory() as folder:
         with open(folder + "/tokenizer.json", "w", encoding="utf-8") as file:
             json.dump(contents, file)
@@ -266,8 +276,8 @@ def compare(name, contents, texts, dump):
     for text, ours, full, bare in zip(texts, results, theirs.encode_batch(texts),
                                       theirs.encode_batch(texts, add_special_tokens=False)):
         expected = {"ids": full.ids, "bare": bare.ids, "offsets": [o if o[0] < o[1] else None for o in full.offsets],
-                    "text": theirs.decode(full.ids, skip_special_tokens=False),
-                    "skipped": theirs.decode(full.ids, skip_special_tokens=True)}
+                    "text": decoding.decode(full.ids, skip_special_tokens=False),
+                    "skipped": decoding.decode(full.ids, skip_special_tokens=True)}
         if "error" not in ours:
             ours["offsets"] = offsets_of(ours, text)
         if may_lose(contents) and expected["text"] != text or unknown_moves(contents):

@@ -34,26 +34,27 @@ struct gr_merge *gr_bpe_merge_slot(const struct gr_bpe *bpe, int32_t left, int32
 static gr_status read_vocab(struct gr_vocab *vocab, const json_t *model, const char *place)
 {
     const json_t *list = json_object_get(model, "vocab");
-    const char *text;
-    int64_t length;
+    struct gr_buffer text = {0};
+    const char *key;
     json_t *value;
     gr_status status = GR_OK;
 
     if (!json_is_object(list))
         return gr_json_wrong(list, "vocab", "an object", place);
-    json_object_foreach((json_t *)list, text, value)
+    json_object_foreach((json_t *)list, key, value)
     {
         int32_t id;
 
         (void)value;
-        GR_TRY(gr_json_get_id(&id, GR_VOCAB_ID_LIMIT, list, text, place));
+        GR_TRY(gr_json_get_id(&id, GR_VOCAB_ID_LIMIT, list, key, place));
         if (gr_vocab_index(vocab, id) >= 0)
-            GR_TRY(gr_fail(GR_ERR_DATA, place, NULL,
-                           "id %d is given to two tokens (\"%s\", \"%s\")", (int)id,
-                           gr_vocab_text(vocab, id, &length), text));
-        gr_vocab_add(vocab, text, (int64_t)strlen(text), id);
+            GR_TRY(gr_fail(GR_ERR_DATA, place, NULL, "id %d is given to two tokens, one is \"%s\"",
+                           (int)id, key));
+        gr_json_key_text(&text, key);
+        gr_vocab_add(vocab, text.data, (int64_t)text.length, id);
     }
 out:
+    gr_buffer_release(&text);
     return status;
 }
 

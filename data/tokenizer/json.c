@@ -28,6 +28,68 @@ gr_status gr_file_read(struct gr_buffer *bytes, const char *path)
     return status;
 }
 
+/* The bytes from a string's opening quote to behind its closing one. */
+static size_t string_end(const struct gr_buffer *json, size_t i)
+{
+    for (i++; i < json->length && json->data[i] != '"'; i++) {
+        if (json->data[i] == '\\')
+            i++;
+    }
+    return i + 1;
+}
+
+static bool is_key(const struct gr_buffer *json, size_t behind)
+{
+    while (behind < json->length && strchr(" \t\r\n", json->data[behind]) != NULL)
+        behind++;
+    return behind < json->length && json->data[behind] == ':';
+}
+
+/* jansson takes no NUL in keys, but vocabularies hold it; until gr_json_key_text it is
+ * GR_JSON_NUL there. */
+static void hide_nul_in_keys(struct gr_buffer *json)
+{
+    struct gr_buffer out = {0};
+    size_t end;
+
+    if (json->length == 0 || strstr(json->data, "\\u0000") == NULL)
+        return;
+    for (size_t i = 0; i < json->length; i = end) {
+        end = json->data[i] == '"' ? string_end(json, i) : i + 1;
+        end = end < json->length ? end : json->length;
+        if (end - i < 8 || !is_key(json, end)) {
+            gr_buffer_add(&out, json->data + i, end - i);
+            continue;
+        }
+        while (i < end) {
+            if (end - i > 6 && memcmp(json->data + i, "\\u0000", 6) == 0) {
+                gr_buffer_add_text(&out, GR_JSON_NUL);
+                i += 6;
+            } else {
+                size_t count = json->data[i] == '\\' ? 2 : 1;
+
+                gr_buffer_add(&out, json->data + i, count);
+                i += count;
+            }
+        }
+    }
+    gr_buffer_release(json);
+    *json = out;
+}
+
+void gr_json_key_text(struct gr_buffer *text, const char *key)
+{
+    const char *nul;
+
+    gr_buffer_clear(text);
+    while ((nul = strstr(key, GR_JSON_NUL)) != NULL) {
+        gr_buffer_add(text, key, (size_t)(nul - key));
+        gr_buffer_add(text, "", 1);
+        key = nul + strlen(GR_JSON_NUL);
+    }
+    gr_buffer_add_text(text, key);
+}
+
 gr_status gr_json_read_file(json_t **root, const char *path)
 {
     struct gr_buffer bytes = {0};
@@ -36,6 +98,7 @@ gr_status gr_json_read_file(json_t **root, const char *path)
 
     *root = NULL;
     GR_TRY(gr_file_read(&bytes, path));
+    hide_nul_in_keys(&bytes);
     /* Integers as reals would do for nothing but tokenizer_config.json, whose model_max_length does
      * not fit in 64 bits; ids are exact in a double, too. */
     *root = json_loadb(bytes.data, bytes.length,

@@ -15,6 +15,11 @@ gr_status gr_file_read(struct gr_buffer *bytes, const char *path);
 /* The file as an object; the caller releases it with json_decref.  Errors: as above. */
 gr_status gr_json_read_file(json_t **root, const char *path);
 
+/* A key as it stands in the file.  In the object itself a NUL in a key, which jansson refuses, is
+ * GR_JSON_NUL: two noncharacters that no text should have. */
+#define GR_JSON_NUL "\xF4\x8F\xBF\xBE\xF4\x8F\xBF\xBF"
+void gr_json_key_text(struct gr_buffer *text, const char *key);
+
 /* Refuses, by name, a key that is not in the NULL-terminated list. */
 gr_status gr_json_check_keys(const json_t *object, const char *const known[], const char *place);
 

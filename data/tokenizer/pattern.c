@@ -6,11 +6,12 @@
 
 #include <string.h>
 
-gr_status gr_pattern_set_regex(struct gr_pattern *pattern, const char *regex, const char *place)
+gr_status gr_pattern_set_regex(struct gr_pattern *pattern, const char *regex, size_t length,
+                               const char *place)
 {
     const OnigUChar *text = (const OnigUChar *)regex;
     OnigErrorInfo info;
-    int result = onig_new(&pattern->regex, text, text + strlen(regex), ONIG_OPTION_NONE,
+    int result = onig_new(&pattern->regex, text, text + length, ONIG_OPTION_NONE,
                           ONIG_ENCODING_UTF8, ONIG_SYNTAX_DEFAULT, &info);
 
     if (result != ONIG_NORMAL) {
@@ -39,7 +40,8 @@ gr_status gr_pattern_read(struct gr_pattern *pattern, const json_t *json, const 
     if (json_object_size(json) != 1 || json_string_length(literal == NULL ? regex : literal) == 0)
         return gr_json_wrong(json, "pattern", "{\"String\": text} or {\"Regex\": text}", place);
     if (regex != NULL)
-        return gr_pattern_set_regex(pattern, json_string_value(regex), place);
+        return gr_pattern_set_regex(pattern, json_string_value(regex), json_string_length(regex),
+                                    place);
     gr_pattern_set_literal(pattern, json_string_value(literal),
                            (int64_t)json_string_length(literal));
     return GR_OK;

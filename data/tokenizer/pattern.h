@@ -16,7 +16,8 @@ struct gr_pattern {
 
 /* {"String": text} or {"Regex": text}. */
 gr_status gr_pattern_read(struct gr_pattern *pattern, const json_t *json, const char *place);
-gr_status gr_pattern_set_regex(struct gr_pattern *pattern, const char *regex, const char *place);
+gr_status gr_pattern_set_regex(struct gr_pattern *pattern, const char *regex, size_t length,
+                               const char *place);
 void gr_pattern_set_literal(struct gr_pattern *pattern, const char *literal, int64_t length);
 void gr_pattern_release(struct gr_pattern *pattern);
 

@@ -82,18 +82,18 @@ static gr_status digits_prepare(struct gr_component *c, const json_t *json, cons
 {
     (void)json;
     c->behavior = c->individual_digits ? GR_SPLIT_ISOLATED : GR_SPLIT_CONTIGUOUS;
-    return gr_pattern_set_regex(&c->pattern, "\\p{N}", place);
+    return gr_pattern_set_regex(&c->pattern, "\\p{N}", 5, place);
 }
 
-/* The word pattern of GPT-2 (OpenAI, encoder.py). */
 static gr_status byte_level_prepare(struct gr_component *c, const json_t *json, const char *place)
 {
+    /* The word pattern of GPT-2 (OpenAI, encoder.py). */
+    static const char words[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|"
+                                "\\s+(?!\\S)|\\s+";
+
     (void)json;
     c->behavior = GR_SPLIT_ISOLATED;
-    return gr_pattern_set_regex(&c->pattern,
-                                "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|"
-                                "\\s+(?!\\S)|\\s+",
-                                place);
+    return gr_pattern_set_regex(&c->pattern, words, sizeof words - 1, place);
 }
 
 /* Puts `prefix` before a piece that does not start with it; it has the source of the first

@@ -197,9 +197,9 @@ gr_status gr_tokenizer_decode(const struct gr_tokenizer *t, struct gr_buffer *te
                            gr_tokenizer_vocab_size(t)));
         if (token == NULL || (skip_specials && gr_added_tokens_is_special(&t->added, ids[i])))
             continue; /* ids between tokens that no token has stand for nothing */
-        gr_parts_add(&parts, token, (size_t)length);
-        if (t->decoder.count == 0 && i + 1 < count)
+        if (t->decoder.count == 0 && parts.count > 0)
             gr_buffer_add(&parts.bytes, " ", 1);
+        gr_parts_add(&parts, token, (size_t)length);
     }
     for (int64_t i = 0; i < t->decoder.count; i++)
         t->decoder.component[i].type->apply.to_parts(&t->decoder.component[i], &parts);

@@ -6,9 +6,7 @@
 #include "data/tokenizer/unicode.h"
 
 #include "kernels/base/alloc.h"
-#include "kernels/base/status.h"
 
-#include <oniguruma.h>
 #include <string.h>
 #include <utf8proc.h>
 
@@ -21,24 +19,30 @@ struct unit {
 struct units {
     struct unit *unit;
     int64_t count, capacity;
-    OnigCtype unicode_9; /* Oniguruma's number of the property "is in Unicode 9" */
 };
 
-/* `tokenizers` normalizes by tables of Unicode 9; characters that are newer neither decompose nor
- * combine for it.  What Unicode 9 has, Oniguruma knows. */
-static bool is_known(const struct units *units, int32_t code)
+/* `tokenizers` normalizes by the tables of Unicode 9.  What has come since, up to Unicode 18, and
+ * would decompose or combine lies in these ranges, together with characters that do neither; no
+ * older character that does lies in them. */
+static bool is_newer(int32_t code)
 {
-    return ONIGENC_IS_CODE_CTYPE(ONIG_ENCODING_UTF8, (OnigCodePoint)code, units->unicode_9);
-}
+    static const struct {
+        int32_t first, last;
+    } range[] = {{0x0558, 0x0558},   {0x058B, 0x058C},   {0x05C8, 0x05C9},   {0x07FD, 0x07FD},
+                 {0x0897, 0x08D3},   {0x09FE, 0x09FE},   {0x0C3C, 0x0C3C},   {0x0D3B, 0x0D3C},
+                 {0x0EBA, 0x0EBA},   {0x1715, 0x1715},   {0x1ABF, 0x1AF0},   {0x1DF6, 0x1DFA},
+                 {0x209D, 0x209F},   {0x32FF, 0x32FF},   {0xA7F1, 0xA7F4},   {0xA82C, 0xA82C},
+                 {0xAB69, 0xAB69},   {0x105C9, 0x107BF}, {0x10D24, 0x10F85}, {0x11070, 0x11070},
+                 {0x1133B, 0x1133B}, {0x11383, 0x113D0}, {0x1145E, 0x1145E}, {0x11839, 0x11A99},
+                 {0x11D42, 0x1612F}, {0x16D68, 0x1B126}, {0x1CCD6, 0x1D128}, {0x1D250, 0x1D281},
+                 {0x1D6A6, 0x1D6A6}, {0x1DF95, 0x1DFFF}, {0x1E030, 0x1E6F5}, {0x1F16C, 0x1F16C},
+                 {0x1FBF0, 0x1FBF9}};
 
-static OnigCtype find_unicode_9(void)
-{
-    static OnigUChar name[] = "Age=9.0";
-    int found = ONIG_ENCODING_UTF8->property_name_to_ctype(ONIG_ENCODING_UTF8, name,
-                                                           name + sizeof name - 1);
-
-    GR_CHECK(found >= 0, "Oniguruma does not know the property Age=9.0");
-    return (OnigCtype)found;
+    for (int64_t i = 0; i < GR_COUNT(range) && range[i].first <= code; i++) {
+        if (code <= range[i].last)
+            return true;
+    }
+    return false;
 }
 
 static void add_unit(struct units *units, int32_t code, int32_t change)
@@ -49,7 +53,7 @@ static void add_unit(struct units *units, int32_t code, int32_t change)
         units->capacity = units->capacity == 0 ? 256 : units->capacity * 2;
         units->unit = gr_realloc(units->unit, units->capacity, sizeof *units->unit);
     }
-    if (combining_class != 0 && !is_known(units, code))
+    if (combining_class != 0 && is_newer(code))
         combining_class = 0;
     units->unit[units->count++] = (struct unit){code, change, combining_class};
 }
@@ -62,7 +66,7 @@ static void decompose(struct units *units, int32_t code, bool compatible)
     int boundary_class = 0;
     int64_t count = utf8proc_decompose_char(code, part, LONGEST, options, &boundary_class);
 
-    if (part[0] != code && !is_known(units, code)) {
+    if (part[0] != code && is_newer(code)) {
         part[0] = code;
         count = 1;
     }
@@ -87,12 +91,12 @@ static void reorder(struct units *units)
 }
 
 /* The character that two make together, -1 if none. */
-static int32_t composed(const struct units *units, int32_t first, int32_t second)
+static int32_t composed(int32_t first, int32_t second)
 {
     utf8proc_int32_t pair[2] = {first, second};
 
     if (utf8proc_normalize_utf32(pair, 2, UTF8PROC_COMPOSE | UTF8PROC_STABLE) != 1 ||
-        !is_known(units, pair[0]))
+        is_newer(pair[0]))
         return -1;
     return pair[0];
 }
@@ -108,7 +112,7 @@ static void compose(struct units *units)
         bool blocked =
             starter < 0 ||
             (kept - 1 > starter && units->unit[kept - 1].combining_class >= unit.combining_class);
-        int32_t code = blocked ? -1 : composed(units, units->unit[starter].code, unit.code);
+        int32_t code = blocked ? -1 : composed(units->unit[starter].code, unit.code);
 
         if (code >= 0) {
             units->unit[starter].code = code;
@@ -171,7 +175,7 @@ static bool is_normal(const struct gr_text *in, struct gr_piece piece, enum gr_u
 void gr_unicode_normalize(struct gr_text *out, const struct gr_text *in, struct gr_piece piece,
                           enum gr_unicode_form form)
 {
-    struct units units = {.unicode_9 = find_unicode_9()};
+    struct units units = {0};
 
     if (is_normal(in, piece, form)) {
         gr_text_copy(out, in, piece.begin, piece.end);
