@@ -177,22 +177,22 @@ gr_status gr_chat_render(const struct gr_chat *chat, struct gr_chat_text *text,
                          bool generation_prompt, const char *place)
 {
     const struct gr_chat_format *f = chat->format;
+    bool system_first = count > 0 && message[0].role == GR_CHAT_SYSTEM;
     gr_status status = GR_OK;
 
-    gr_chat_text_clear(text);
     GR_CHECK(count > 0, "%lld messages", (long long)count);
+    gr_chat_text_clear(text);
     GR_TRY(check_roles(f, message, count, place));
     add_piece(&text->text, chat, f->opening);
-    if (message[0].role != GR_CHAT_SYSTEM && f->default_system != NULL)
+    if (!system_first && f->default_system != NULL)
         add_turn(chat, text, GR_CHAT_SYSTEM, f->system_preamble, NULL, f->default_system);
     for (int64_t i = 0; i < count; i++) {
-        bool system_first = message[0].role == GR_CHAT_SYSTEM;
+        bool is_system = i == 0 && system_first;
+        bool holds_system = i == 1 && system_first && f->system_in_user;
 
-        if (i == 0 && system_first && f->system_in_user)
-            continue;
-        add_turn(chat, text, message[i].role, i == 0 && system_first ? f->system_preamble : NULL,
-                 i == 1 && system_first && f->system_in_user ? message[0].content : NULL,
-                 message[i].content);
+        if (!is_system || !f->system_in_user)
+            add_turn(chat, text, message[i].role, is_system ? f->system_preamble : NULL,
+                     holds_system ? message[0].content : NULL, message[i].content);
     }
     if (generation_prompt)
         add_piece(&text->text, chat, f->generation);
@@ -286,7 +286,7 @@ static gr_status fail_template(const char *chat_template)
 
 /* A turn's end that is no token of the model would be learned letter by letter, and never stop a
  * generation. */
-static gr_status check_end_token(const struct gr_chat *chat, const struct gr_tokenizer *tokenizer)
+static gr_status set_end_token(struct gr_chat *chat, const struct gr_tokenizer *tokenizer)
 {
     struct gr_buffer end = {0};
     gr_status status = GR_OK;
@@ -294,11 +294,12 @@ static gr_status check_end_token(const struct gr_chat *chat, const struct gr_tok
 
     add_piece(&end, chat, chat->format->turn[GR_CHAT_ASSISTANT].end);
     token = end.data == NULL ? "" : end.data + strspn(end.data, " ");
+    chat->end_token = gr_tokenizer_token_id(tokenizer, token);
     if (token[0] == '\0')
         status = gr_fail(GR_ERR_DATA, "data.chat_format", "give eos_token in tokenizer_config.json",
                          "format %s ends a turn with EOS, and the tokenizer has none",
                          chat->format->name);
-    else if (gr_tokenizer_token_id(tokenizer, token) < 0) {
+    else if (chat->end_token < 0) {
         status = gr_fail(GR_ERR_DATA, "data.chat_format", NULL,
                          "format %s does not fit the tokenizer (found no token %s, which ends a "
                          "turn)",
@@ -329,7 +330,7 @@ gr_status gr_chat_choose(struct gr_chat *chat, const char *name,
             return GR_ERR_USAGE;
         }
     }
-    return check_end_token(chat, tokenizer);
+    return set_end_token(chat, tokenizer);
 }
 
 const char *gr_chat_name(const struct gr_chat *chat)

@@ -7,10 +7,14 @@
 
 #include <string.h>
 
-/* Keys that tell the model something graft does not write, or give turns weights it does not take:
+/* Keys that tell the model something graft does not write, or give texts weights it does not take:
  * dropping them would train on something else than the file says. */
-static const char *const refused[] = {"tools",         "functions", "documents",   "tool_calls",
-                                      "function_call", "weight",    "loss_weight", "train"};
+static const struct {
+    const char *key;
+    bool chat; /* only where a chat format is used */
+} refused[] = {{"tools", true},        {"functions", true},     {"documents", true},
+               {"tool_calls", true},   {"function_call", true}, {"weight", false},
+               {"loss_weight", false}, {"train", false}};
 
 void gr_record_context_release(struct gr_record_context *context)
 {
@@ -41,11 +45,11 @@ static bool is_empty(const json_t *value)
 }
 
 /* Looks at a key that the reader does not use: `prefix` and key name it. */
-static gr_status pass_over(struct gr_record_context *context, const char *prefix, const char *key,
-                           const json_t *value)
+static gr_status pass_over(struct gr_record_context *context, bool chat, const char *prefix,
+                           const char *key, const json_t *value)
 {
     for (int64_t i = 0; i < GR_COUNT(refused); i++)
-        if (strcmp(key, refused[i]) == 0 && !is_empty(value))
+        if (strcmp(key, refused[i].key) == 0 && (chat || !refused[i].chat) && !is_empty(value))
             return gr_fail(GR_ERR_DATA, context->place,
                            "take the key out where it may be ignored, the record where it may not",
                            "%s%s is not supported (found %s)", prefix, key,
@@ -64,7 +68,7 @@ static gr_status get_string(const char **text, const struct gr_record_context *c
 
     if (!json_is_string(value))
         return gr_fail(GR_ERR_DATA, context->place, NULL,
-                       "%s%s is not text (found %s, expected a string)", prefix, key,
+                       "%s%s has the wrong type (found %s, expected a string)", prefix, key,
                        gr_json_type_name(value));
     *text = json_string_value(value);
     return GR_OK;
@@ -108,7 +112,7 @@ static gr_status read_message(struct gr_record_context *context, struct gr_chat_
                        "%scontent is empty (found a %s turn without text)", prefix, role);
     json_object_foreach((json_t *)object, key,
                         value) if (strcmp(key, "role") != 0 && strcmp(key, "content") != 0)
-        GR_TRY(pass_over(context, prefix, key, value));
+        GR_TRY(pass_over(context, true, prefix, key, value));
 out:
     return status;
 }
@@ -300,7 +304,7 @@ gr_status gr_record_format_read(const struct gr_record_format *format,
         return GR_ERR_DATA;
     }
     json_object_foreach((json_t *)record, key, value) if (!uses_key(format, key))
-        GR_TRY(pass_over(context, "", key, value));
+        GR_TRY(pass_over(context, format->chat, "", key, value));
     GR_TRY(format->read(context, record));
 out:
     return status;

@@ -126,6 +126,7 @@ static void assert_fixture(const char *vectors, const char *tokenizer_directory,
     ASSERT_OK(gr_tokenizer_create(&tokenizer, directory));
     ASSERT_OK(gr_chat_choose(&chat, "auto", tokenizer));
     ASSERT_TEXT(gr_chat_name(&chat), expected_format);
+    ASSERT_INT(chat.end_token, gr_tokenizer_eos(tokenizer));
     json_array_foreach(json_object_get(file, "cases"), i, test_case)
     {
         const json_t *ids = json_object_get(test_case, "ids");
