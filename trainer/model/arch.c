@@ -293,3 +293,8 @@ int64_t gr_model_window(const struct gr_model_config *config, int64_t layer)
 {
     return layer >= config->window_from ? config->sliding_window : 0;
 }
+
+float gr_model_attention_scale(const struct gr_model_config *config)
+{
+    return (float)(1.0 / sqrt((double)config->head_dim));
+}

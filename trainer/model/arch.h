@@ -48,6 +48,9 @@ gr_status gr_model_config_load(struct gr_model_config *config, const char *direc
 /* Rows of attention window of a layer, 0 for none. */
 int64_t gr_model_window(const struct gr_model_config *config, int64_t layer);
 
+/* What scores are multiplied by: 1/sqrt(HD). */
+float gr_model_attention_scale(const struct gr_model_config *config);
+
 /* cos and sin (positions, HD/2), host memory, f32: angle = fl32(position * inv_freq).
  * Source of the kinds: transformers/modeling_rope_utils.py. */
 void gr_rope_table(float *cos_table, float *sin_table, const struct gr_model_config *config,
