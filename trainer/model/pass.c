@@ -47,6 +47,12 @@ gr_status gr_pass_create(struct gr_pass **out, const struct gr_model *model, int
             p->layer[layer].lora[group] =
                 GR_NEW_ARRAY(struct gr_lora, adapters * gr_group_shapes[group].count);
     }
+    p->host = (struct gr_pass_host){.ids = GR_NEW_ARRAY(int32_t, rows),
+                                    .positions = GR_NEW_ARRAY(int32_t, rows),
+                                    .docs = GR_NEW_ARRAY(int32_t, 2 * rows),
+                                    .label_rows = GR_NEW_ARRAY(int32_t, rows),
+                                    .targets = GR_NEW_ARRAY(int32_t, rows),
+                                    .loss_spans = GR_NEW_ARRAY(int32_t, 2 * (adapters + 1))};
     *out = p;
     return GR_OK;
 }
@@ -59,6 +65,12 @@ void gr_pass_destroy(struct gr_pass *p)
         for (int group = 0; group < GR_GROUP_COUNT; group++)
             gr_free(p->layer[layer].lora[group]);
     }
+    gr_free(p->host.ids);
+    gr_free(p->host.positions);
+    gr_free(p->host.docs);
+    gr_free(p->host.label_rows);
+    gr_free(p->host.targets);
+    gr_free(p->host.loss_spans);
     gr_free(p->layer);
     gr_free(p->segment);
     gr_free(p);

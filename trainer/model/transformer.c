@@ -48,7 +48,7 @@ static struct gr_attention attention_args(const struct gr_pass *p, const struct 
     return (struct gr_attention){.q = v->q,
                                  .k = v->k,
                                  .v = v->v,
-                                 .docs = p->in.docs,
+                                 .docs = gr_tensor_rows(p->in.docs, 0, p->doc_count),
                                  .scale = gr_model_attention_scale(c),
                                  .window = gr_model_window(c, layer),
                                  .o = gr_tensor_heads(a->o, c->heads),

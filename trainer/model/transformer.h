@@ -6,6 +6,7 @@
 #ifndef GR_TRAINER_TRANSFORMER_H
 #define GR_TRAINER_TRANSFORMER_H
 
+#include "data/loader.h"
 #include "trainer/model/lora.h"
 #include "trainer/model/weights.h"
 
@@ -24,6 +25,11 @@ struct gr_pass_inputs {
     gr_tensor label_rows; /* (N) i32, the first label_count padded to 64 are used */
     gr_tensor targets;    /* (N) i32 */
     gr_tensor loss_spans; /* (segments, 2) i32: labels of each segment */
+};
+
+/* The same on the host: filled by gr_pass_add, read by gr_pass_upload. */
+struct gr_pass_host {
+    int32_t *ids, *positions, *docs, *label_rows, *targets, *loss_spans;
 };
 
 /* Kept by the forward for the backward, per layer.  R: sum of the group's largest ranks. */
@@ -49,9 +55,12 @@ struct gr_pass {
     struct gr_adapter *const *adapter; /* [adapters] */
     bool has_backward;                 /* false: layers share one set of activations */
     struct gr_pass_inputs in;
+    struct gr_pass_host host;
+    struct gr_segment *segment; /* [segments] */
     int segments;
-    struct gr_segment *segment; /* [adapters at most]; the caller fills them before the forward */
-    int64_t label_count;        /* S: labels of this pass, padded to 64; the caller sets it */
+    int64_t row_count;   /* rows filled so far */
+    int64_t doc_count;   /* D */
+    int64_t label_count; /* S, padded to 64 per segment */
 
     struct gr_layer_acts *layer; /* [L] */
     gr_tensor x_final;           /* (N, C) output of the last layer */
@@ -77,8 +86,16 @@ gr_status gr_pass_create(struct gr_pass **pass, const struct gr_model *model, in
 void gr_pass_destroy(struct gr_pass *pass);
 void gr_pass_layout(struct gr_pass *pass, struct gr_arena *step);
 
-/* Where each adapter's gradients go from now on: gradient[adapters], flat (elements). */
+/* Where each adapter's gradients go from now on: gradient[adapters], flat (elements); NULL when the
+ * pass has no backward.  To be called after each adapter's param is set. */
 void gr_pass_bind(struct gr_pass *pass, const gr_tensor *gradient);
+
+/* What the next forward works on: begin, add each trial's micro-batch (all rows must be filled),
+ * upload.  adapter: index, -1 for the base alone. */
+void gr_pass_begin(struct gr_pass *pass);
+void gr_pass_add(struct gr_pass *pass, const struct gr_batch *batch, int adapter,
+                 struct gr_rng rng);
+void gr_pass_upload(struct gr_pass *pass);
 
 /* Hidden states of all rows.  train: dropout is on. */
 gr_status gr_pass_forward(struct gr_pass *pass, bool train);
