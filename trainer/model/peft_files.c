@@ -4,7 +4,7 @@
 #include "data/json.h"
 #include "data/safetensors.h"
 #include "kernels/base/alloc.h"
-#include "kernels/base/narrow.h"
+#include "kernels/base/widen.h"
 
 #include <math.h>
 #include <stdio.h>
