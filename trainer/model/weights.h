@@ -54,13 +54,14 @@ struct gr_weights {
     GR_MODEL_TENSOR_LIST(X)
 #undef X
     struct gr_layer_weights *layer;  /* [L] */
+    int64_t bytes;                   /* of all of them, as f32 */
     struct gr_weight_source *source; /* keeps the mappings alive */
 };
 
 /* How the processes of one host share converted weights. */
 struct gr_weight_sharing {
     int local_rank, local_size;
-    const char *job_key; /* the same on every rank of the job, different between jobs */
+    const char *job_key; /* the same on every rank of the job, another in every other job */
     int threads;         /* for converting and hashing */
     const char *cache_dir;
 };

@@ -2,11 +2,12 @@
 #include "trainer/run/engine.h"
 
 #include "kernels/base/alloc.h"
-#include "kernels/base/log.h"
 #include "trainer/run/memory_plan.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/random.h>
 
 /* cos and sin for positions 0..max_length-1: every document begins at 0 and fits into a pack. */
 static gr_status make_rope_tables(struct gr_engine *e, struct gr_arena *arena)
@@ -42,14 +43,27 @@ static gr_status check_length(const struct gr_engine *e)
     return GR_ERR_USAGE;
 }
 
+/* 128 random bits of rank 0, as hex, on every rank. */
+static gr_status make_job_key(char key[33], struct gr_comm *comm)
+{
+    unsigned char random[16] = {0};
+
+    if (gr_comm_rank(comm) == 0 && getrandom(random, sizeof random, 0) != sizeof random)
+        return gr_fail(GR_ERR_DEVICE, "start", NULL, "the system has no random numbers");
+    for (size_t i = 0; i < sizeof random; i++)
+        snprintf(key + 2 * i, 3, "%02x", random[i]);
+    return gr_comm_broadcast(comm, 0, key, 33, "start");
+}
+
 gr_status gr_engine_load_model(struct gr_engine *e, const struct gr_config *config,
                                struct gr_device *dev, struct gr_comm *comm)
 {
     gr_status status = GR_OK;
     struct gr_arena measured = {.name = "weights"};
+    char job_key[33] = "";
     struct gr_weight_sharing sharing = {.local_rank = gr_comm_local_rank(comm),
                                         .local_size = gr_comm_local_size(comm),
-                                        .job_key = gr_comm_job_key(comm),
+                                        .job_key = job_key,
                                         .threads = gr_device_threads(dev),
                                         .cache_dir = config->data.cache_dir};
 
@@ -58,6 +72,7 @@ gr_status gr_engine_load_model(struct gr_engine *e, const struct gr_config *conf
     e->dev = dev;
     e->comm = comm;
     e->model.dev = dev;
+    GR_TRY(make_job_key(job_key, comm));
     GR_TRY(gr_model_config_load(&e->model.config, config->model));
     GR_TRY(check_length(e));
     GR_TRY(gr_weights_load(&e->model.weights, e->model_hash, dev, &e->model.config, config->model,
@@ -104,7 +119,9 @@ static gr_status carve(struct gr_engine *e)
     struct gr_arena state = {.name = "state"}, step = {.name = "step"};
 
     layout(e, &state, &step);
-    gr_memory_plan_print(&e->model.weights, state.used, step.used, e->trials > 0);
+    gr_memory_plan_print(&(struct gr_memory_plan){.weight_bytes = e->model.weights.bytes,
+                                                  .state_bytes = state.used,
+                                                  .step_bytes = step.used});
     GR_TRY(gr_device_arena_create(e->dev, &e->state, "state", state.used));
     GR_TRY(gr_device_arena_create(e->dev, &e->step, "step", step.used));
     layout(e, &e->state, &e->step);

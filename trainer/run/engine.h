@@ -33,7 +33,6 @@ struct gr_engine {
     gr_tensor square_sum;               /* (1) f64 */
     struct gr_adapter **adapters;       /* [trials] for the pass */
     gr_tensor *gradient;                /* [trials] views of the current leaf */
-    struct gr_sums *micro_sums;         /* [trials] scratch */
     double *loss;                       /* [trials] scratch, host */
 };
 
