@@ -9,6 +9,12 @@
 #include <stdio.h>
 #include <string.h>
 
+/* The leading dimension: a tensor of one row may have any stride. */
+static int64_t leading(gr_tensor t)
+{
+    return t.stride > t.dim[1] ? t.stride : t.dim[1];
+}
+
 /* Inside a parallel region of two or more threads oneDNN uses the calling thread only.  A region of
  * one thread does not count as parallel: there it must be told. */
 static dnnl_status_t sgemm_on_one_thread(char trans_a, char trans_b, int64_t m, int64_t n,
@@ -20,8 +26,8 @@ static dnnl_status_t sgemm_on_one_thread(char trans_a, char trans_b, int64_t m, 
 
     if (threads > 1)
         omp_set_num_threads(1);
-    status = dnnl_sgemm(trans_a, trans_b, m, n, k, alpha, a.data, a.stride, b.data, b.stride, beta,
-                        c.data, c.stride);
+    status = dnnl_sgemm(trans_a, trans_b, m, n, k, alpha, a.data, leading(a), b.data, leading(b),
+                        beta, c.data, leading(c));
     if (threads > 1)
         omp_set_num_threads(threads);
     return status;

@@ -14,7 +14,4 @@ void gr_cpu_matmul_nn(gr_tensor c, gr_tensor a, gr_tensor b, float alpha, float 
 void gr_cpu_matmul_nt(gr_tensor c, gr_tensor a, gr_tensor b, float alpha, float beta); /* a  bT */
 void gr_cpu_matmul_tn(gr_tensor c, gr_tensor a, gr_tensor b, float alpha, float beta); /* aT b  */
 
-/* The rows [begin, end) of one head of (N, heads, HD), as a matrix. */
-gr_tensor gr_head_rows(gr_tensor t, int64_t head, int64_t begin, int64_t end);
-
 #endif
