@@ -452,7 +452,7 @@ void gr_scale(struct gr_device *dev, gr_tensor x, float factor)
 {
     struct check c = check_begin(dev, "scale");
 
-    check_kind(&c, "x", x, GR_F32, 1);
+    check_kind(&c, "x", x, GR_F32, x.ndim);
     if (c.ok)
         dev->ops->scale(dev, x, factor);
 }

@@ -1,4 +1,6 @@
-/* The optimizer's update of the flat buffers: torch's order of operations, every one rounded. */
+/* The optimizer's update of the flat buffers, in torch's order of operations.  The two fused
+ * multiply-adds are those of torch's vectorised kernels (lerp, addcmul): the moments equal torch's
+ * bit for bit on CPUs with AVX2; the parameters do up to torch's sqrt, which is not exact. */
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/rows.h"
 
@@ -8,9 +10,10 @@
 /* The scalars of a span: computed in f64 as Python does, then rounded to f32 as torch does when it
  * meets an f32 tensor. */
 struct factors {
-    float decay;      /* 1 - lr*wd */
-    float lerp;       /* 1 - beta1 */
-    float beta2;      /* beta2 */
+    float decay; /* 1 - lr*wd */
+    float lerp;  /* 1 - beta1, or minus beta1 when the lerp starts from g */
+    bool from_g; /* torch's lerp starts from the nearer end */
+    float beta2;
     float square;     /* 1 - beta2 */
     float correction; /* sqrt(1 - beta2^k) */
     float eps;
@@ -20,10 +23,13 @@ struct factors {
 static struct factors factors_of(const struct gr_adamw *a, const struct gr_adamw_span *s)
 {
     double k = (double)a->step;
+    float weight = (float)(1.0 - a->beta1);
+    bool from_g = weight >= 0.5f;
 
     return (struct factors){
         .decay = (float)(1.0 - s->learning_rate * s->weight_decay),
-        .lerp = (float)(1.0 - a->beta1),
+        .lerp = from_g ? weight - 1.0f : weight,
+        .from_g = from_g,
         .beta2 = (float)a->beta2,
         .square = (float)(1.0 - a->beta2),
         .correction = (float)sqrt(1.0 - pow(a->beta2, k)),
@@ -38,8 +44,8 @@ static void update(float *restrict p, float *restrict m, float *restrict v, cons
     for (int64_t i = 0; i < n; i++) {
         float decayed = p[i] * f->decay;
 
-        m[i] = m[i] + f->lerp * (g[i] - m[i]);
-        v[i] = v[i] * f->beta2 + f->square * g[i] * g[i];
+        m[i] = fmaf(f->lerp, g[i] - m[i], f->from_g ? g[i] : m[i]);
+        v[i] = fmaf(f->square * g[i], g[i], v[i] * f->beta2);
         p[i] = decayed + f->step_size * m[i] / (sqrtf(v[i]) / f->correction + f->eps);
     }
 }
