@@ -162,9 +162,9 @@ gr_status gr_comm_lost(struct gr_comm *comm, int peer, const char *phase, const 
     vsnprintf(reason, sizeof reason, why, args);
     va_end(args);
     if (comm->hellos == NULL)
-        return gr_fail(GR_ERR_RETRY, "dist", hint_lost, "rank %d lost during %s: %s", peer, phase,
+        return gr_fail(GR_ERR_RETRY, "dist", hint_lost, "rank %d lost during %s (%s)", peer, phase,
                        reason);
-    return gr_fail(GR_ERR_RETRY, "dist", hint_lost, "rank %d on %s lost during %s: %s", peer,
+    return gr_fail(GR_ERR_RETRY, "dist", hint_lost, "rank %d on %s lost during %s (%s)", peer,
                    comm->hellos[peer].host, phase, reason);
 }
 

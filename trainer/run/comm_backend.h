@@ -35,7 +35,7 @@ struct gr_comm {
 /* The lowest rank whose host has the hostfile, else 0. */
 int gr_comm_elect_io_rank(const struct gr_comm_hello *hellos, int size);
 
-/* Leaves the message of a lost peer: "dist: rank 3 on node-2 lost during gradients: WHY". */
+/* Leaves the message of a lost peer: "dist: rank 3 on node-2 lost during gradients (WHY)". */
 gr_status gr_comm_lost(struct gr_comm *comm, int peer, const char *phase, const char *why, ...)
     __attribute__((format(printf, 4, 5)));
 

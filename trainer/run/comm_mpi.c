@@ -157,11 +157,10 @@ static gr_status mpi_exchange(struct gr_comm *comm, int peer, void *received, in
     flow_give_up(&out);
     if (code == MPI_SUCCESS)
         return gr_comm_lost(comm, peer, phase,
-                            "not a byte came or went (found %g s, expected "
-                            "less than dist.timeout_seconds)",
+                            "found %g s without a byte, expected at most dist.timeout_seconds",
                             comm->timeout_seconds);
     MPI_Error_string(code, text, &length);
-    return gr_comm_lost(comm, peer, phase, "%s", text);
+    return gr_comm_lost(comm, peer, phase, "found %s", text);
 }
 
 static void mpi_leave(struct gr_comm *comm)
