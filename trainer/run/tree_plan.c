@@ -148,8 +148,7 @@ static void plan_halving(struct planner *p)
 
     for (int bit = 1; bit < p->size; bit *= 2) {
         int64_t half = (mine.end - mine.begin + 1) / 2;
-        int64_t mid =
-            mine.begin + (half + SPLIT_MULTIPLE - 1) / SPLIT_MULTIPLE * SPLIT_MULTIPLE;
+        int64_t mid = mine.begin + (half + SPLIT_MULTIPLE - 1) / SPLIT_MULTIPLE * SPLIT_MULTIPLE;
         struct gr_tree_part low = mine, high = mine;
 
         low.end = high.begin = mid < mine.end ? mid : mine.end;

@@ -1,6 +1,6 @@
-/* The order of work of the tree, as a list of moves per rank made once at the start.  tree.c carries
- * it out, the memory plan counts its slots, the tests interpret it: one code path decides the
- * association.  Pure arithmetic: no device, no communication. */
+/* The order of work of the tree, as a list of moves per rank made once at the start.  tree.c
+ * carries it out, the memory plan counts its slots, the tests interpret it: one code path decides
+ * the association.  Pure arithmetic: no device, no communication. */
 #ifndef GR_TRAINER_TREE_PLAN_H
 #define GR_TRAINER_TREE_PLAN_H
 
@@ -30,7 +30,8 @@ struct gr_tree_move {
 };
 
 struct gr_tree_plan {
-    struct gr_tree_move *moves; /* first the block's leaves and adds, then what goes between ranks */
+    struct gr_tree_move
+        *moves; /* first the block's leaves and adds, then what goes between ranks */
     int64_t count, capacity;
     int64_t join_begin; /* first move after the compute */
     int slots;          /* gradient buffers needed at once */
