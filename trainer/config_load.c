@@ -24,7 +24,9 @@ static gr_status fail_yaml(const struct gr_config_source *source, const yaml_par
             line += text[i] == '\n';
     }
     place = source->has_lines ? gr_format("%s:%zu", source->place, line) : gr_strdup(source->place);
-    gr_fail(GR_ERR_USAGE, place, "indent with spaces, and put a space after each colon",
+    gr_fail(GR_ERR_USAGE, place,
+            source->has_lines ? "indent with spaces, and put a space after each colon"
+                              : "quote the value: '...' takes everything as it stands",
             "this is not YAML (%s%s%s)", parser->context == NULL ? "" : parser->context,
             parser->context == NULL ? "" : ": ", parser->problem);
     gr_free(place);

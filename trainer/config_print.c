@@ -51,15 +51,15 @@ static void write_text(struct gr_buffer *out, const char *text, bool is_json)
         write_quoted(out, text);
 }
 
-/* The shortest decimal form that reads back to the same double, with a point in it: readers of
- * YAML 1.1 take 1e-08 for a text. */
+/* The least digits (but not below printf's six) that read back to the same double, with a point:
+ * readers of YAML 1.1 take 1e-08 for a text. */
 static void write_real(struct gr_buffer *out, double value)
 {
     char digits[32];
     const char *exponent = NULL;
     int mantissa = 0;
 
-    for (int precision = 1; precision <= 17; precision++) {
+    for (int precision = 6; precision <= 17; precision++) {
         snprintf(digits, sizeof digits, "%.*g", precision, value);
         if (strtod(digits, NULL) == value)
             break;
@@ -151,15 +151,16 @@ static void write_value(struct gr_buffer *out, const struct gr_config *config,
     }
 }
 
-/* "rank of the adapters; an integer in [1, 65536]" and the unit */
+/* "rank of the adapters (an integer in [1, 65536])", with the unit, and whether it is free. */
 static void write_help(struct gr_buffer *out, const struct gr_config_field *field)
 {
-    gr_buffer_add_format(out, "%s; ", field->help);
+    gr_buffer_add_format(out, "%s (", field->help);
     gr_config_expected(out, field);
     if (field->unit[0] != '\0')
         gr_buffer_add_format(out, ", %s", field->unit);
     if (!field->is_identity)
         gr_buffer_add_text(out, "; may change on resume");
+    gr_buffer_add_text(out, ")\n");
 }
 
 void gr_config_print(struct gr_buffer *yaml, const struct gr_config *config, bool with_help)
@@ -182,7 +183,6 @@ void gr_config_print(struct gr_buffer *yaml, const struct gr_config *config, boo
         if (with_help) {
             gr_buffer_add_format(yaml, "%s# ", indent);
             write_help(yaml, field);
-            gr_buffer_add_text(yaml, "\n");
         }
         gr_buffer_add_format(yaml, "%s%s: ", indent, name);
         write_value(yaml, config, field, false);
@@ -221,6 +221,5 @@ void gr_config_help(struct gr_buffer *text)
 
         gr_buffer_add_format(text, "  %s (default %s)\n      ", field->key, field->default_text);
         write_help(text, field);
-        gr_buffer_add_text(text, "\n");
     }
 }
