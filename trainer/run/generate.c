@@ -111,7 +111,8 @@ gr_status gr_generate(struct gr_engine *e, const uint32_t *prompt, int64_t lengt
                       const struct gr_generate_options *o, gr_generate_sink sink, void *context)
 {
     gr_status status = GR_OK;
-    int64_t rows = e->eval_pass->rows, vocab = e->model.config.vocab_size;
+    int64_t room = e->config->data.max_length, rows = e->eval_pass->rows,
+            vocab = e->model.config.vocab_size;
     struct gr_arena arena = {0};
     float *logits = GR_NEW_ARRAY(float, vocab);
     int32_t *ids = GR_NEW_ARRAY(int32_t, rows);
@@ -126,14 +127,15 @@ gr_status gr_generate(struct gr_engine *e, const uint32_t *prompt, int64_t lengt
                              .label_count = 1,
                              .label_padded = GR_ROW_MULTIPLE};
 
-    if (length < 1 || length >= rows)
+    room = room < rows ? room : rows;
+    if (length < 1 || length >= room)
         GR_TRY(gr_fail(GR_ERR_USAGE, "--prompt", "shorten it, or raise data.max_length",
                        "the prompt does not fit (found %lld tokens, expected 1 to %lld)",
-                       (long long)length, (long long)rows - 1));
+                       (long long)length, (long long)room - 1));
     GR_TRY(gr_device_arena_create(e->dev, &arena, "logits", vocab * (int64_t)sizeof(float)));
     for (int64_t i = 0; i < length; i++)
         ids[i] = (int32_t)prompt[i];
-    for (int64_t n = 0; n < o->max_new_tokens && length < rows; n++) {
+    for (int64_t n = 0; n < o->max_new_tokens && length < room; n++) {
         int32_t id;
 
         fill_batch(&batch, ids, length);

@@ -14,7 +14,7 @@
 #include "trainer/run/rank_check.h"
 #include "trainer/state/run_files.h"
 
-#include <unistd.h>
+#include <stdio.h>
 
 struct run {
     const struct gr_config *config;
@@ -48,7 +48,8 @@ static void emit(const struct run *r, struct gr_event event, int64_t step)
     event.term = 1;
     if (step > 0) {
         place = gr_loader_place(r->trial.loader, step);
-        event.epoch = place.epoch_position;
+        event.epoch = (double)place.epoch +
+                      (double)(step - place.epoch_first_step + 1) / (double)place.epoch_steps;
     }
     gr_events_emit(r->events, &event);
 }
@@ -188,8 +189,24 @@ static void introduce(const struct run *r)
             (long long)r->trial.adapter->elements, gr_comm_size(r->comm),
             gr_comm_size(r->comm) == 1 ? "" : "s", gr_device_threads(r->dev),
             gr_device_threads(r->dev) == 1 ? "" : "s", gr_device_isa(r->dev));
-    if (is_io_rank(r))
-        gr_show_pack(r->inputs.tokenizer, d, r->trial.loader, r->options->is_terminal);
+}
+
+/* The first pack with its supervised text marked: a wrong mask is seen before it costs anything. */
+static gr_status show_first_pack(struct run *r)
+{
+    gr_status status = GR_OK;
+    struct gr_buffer text = {0};
+
+    if (!is_io_rank(r))
+        return GR_OK;
+    gr_loader_fill(r->trial.loader, &r->trial.batch, 1, 0);
+    GR_TRY(gr_show_first_pack(&text, r->inputs.tokenizer, &r->trial.batch,
+                              r->config->train.micro_batch_size,
+                              r->options->is_terminal ? GR_SHOW_COLOURS : GR_SHOW_BRACKETS));
+    fputs(text.data, stderr);
+out:
+    gr_buffer_release(&text);
+    return status;
 }
 
 static gr_status finish(struct run *r)
@@ -242,6 +259,7 @@ gr_status gr_train(struct gr_comm *comm, const struct gr_config *config,
         goto out;
     }
     introduce(&run);
+    GR_TRY(gr_comm_agree_status(comm, show_first_pack(&run), "start"));
     status = gr_engine_prepare(&run.engine, &run.trial, 1,
                                run.has_eval ? gr_loader_rows(run.evaluator.loader) : 0);
     if (status == GR_OK)
