@@ -65,6 +65,9 @@ struct gr_device {
     struct gr_error failure; /* the sticky one; status OK while there is none */
 };
 
+/* Columns of s that linear `linear` has: the largest R of its adapters. */
+int64_t gr_lora_group_r(const struct gr_lora_group *g, int linear);
+
 /* Makes a failure stick (the first wins). */
 void gr_device_fail(struct gr_device *dev, gr_status status, const char *op, const char *format,
                     ...) __attribute__((format(printf, 4, 5)));

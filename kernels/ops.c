@@ -253,7 +253,7 @@ struct group_widths {
     int64_t out, r;
 };
 
-static int64_t largest_r(const struct gr_lora_group *g, int linear)
+int64_t gr_lora_group_r(const struct gr_lora_group *g, int linear)
 {
     int64_t r = 0;
 
@@ -277,7 +277,7 @@ static struct group_widths check_linears(struct check *c, const struct gr_lora_g
         if (!gr_tensor_is_none(l->bias))
             check_is(c, "bias", l->bias, shape_1d(g->x.dtype, l->weight.dim[0]));
         widths.out += l->weight.dim[0];
-        widths.r += largest_r(g, i);
+        widths.r += gr_lora_group_r(g, i);
     }
     return widths;
 }
