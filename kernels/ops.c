@@ -169,8 +169,8 @@ void gr_rope(struct gr_device *dev, gr_tensor x, gr_tensor cos, gr_tensor sin, g
     check_is(&c, "cos", cos, shape_2d(GR_F32, cos.dim[0], x.dim[2] / 2));
     check_is(&c, "sin", sin, cos);
     check_is(&c, "positions", positions, shape_1d(GR_I32, x.dim[0]));
-    REQUIRE(&c, direction == 1 || direction == -1, "direction (found %d, expected +1 or -1)",
-            direction);
+    REQUIRE(&c, direction == 1 || direction == -1,
+            "direction is out of range (found %d, expected +1 or -1)", direction);
     if (c.ok)
         dev->ops->rope(dev, x, cos, sin, positions, direction);
 }
