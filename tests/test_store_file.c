@@ -282,7 +282,6 @@ TEST(store_file_put_if_absent_race_has_one_winner)
     enum { ROUNDS = 200 };
     struct gr_store *store = NULL;
     int to_child[2], to_parent[2];
-    int won[2] = {0};
     pid_t child;
 
     gr_test_enter_folder();
@@ -308,7 +307,6 @@ TEST(store_file_put_if_absent_race_has_one_winner)
             ASSERT_MSG((status == GR_OK) != (other == 'w'), "round %d: %s won", round,
                        other == 'w' ? "both" : "nobody");
             assert_object(store, key, status == GR_OK ? "parent" : "child");
-            won[status == GR_OK]++;
         }
         gr_free(key);
     }
@@ -316,8 +314,6 @@ TEST(store_file_put_if_absent_race_has_one_winner)
     if (child == 0)
         _exit(0);
     ASSERT(waitpid(child, NULL, 0) == child);
-    printf("     parent won %d of %d\n", won[1], (int)ROUNDS);
-    ASSERT_INT(won[0] + won[1], ROUNDS);
 }
 
 /* A reader sees the old object or the new one, never a part or a mixture. */
