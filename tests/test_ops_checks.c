@@ -120,6 +120,9 @@ TEST(index_out_of_range_is_sticky_bug)
 
 TEST(rmsnorm_misuse_is_sticky_bug)
 {
+    MISUSE(gr_rmsnorm_forward(dev, f32(63, C), vector(GR_F32, 63), f32(63, C), vector(GR_F32, C),
+                              1e-5),
+           "rmsnorm_forward: x needs a padded number of rows (found F32 (63, 8)");
     MISUSE(
         gr_rmsnorm_forward(dev, f32(N, C), vector(GR_F32, N), f32(N, C), vector(GR_F32, 7), 1e-5),
         "rmsnorm_forward: w does not fit (found F32 (7), expected F32 (8))");
@@ -133,6 +136,12 @@ TEST(rmsnorm_misuse_is_sticky_bug)
         "rmsnorm_forward: y does not fit (found F32 (64, 7), expected F32 (64, 8))");
     MISUSE(gr_rmsnorm_forward(dev, f32(N, C), vector(GR_F32, N), f32(N, C), vector(GR_F32, C), 0),
            "rmsnorm_forward: eps is out of range (found 0, expected > 0)");
+    MISUSE(gr_rmsnorm_backward(dev, f32(N, C), GR_OVERWRITE, f32(N, C), f32(N, C),
+                               vector(GR_F32, 9), vector(GR_F32, N)),
+           "rmsnorm_backward: w does not fit (found F32 (9), expected F32 (8))");
+    MISUSE(gr_rmsnorm_backward(dev, f32(N, 9), GR_OVERWRITE, f32(N, C), f32(N, C),
+                               vector(GR_F32, C), vector(GR_F32, N)),
+           "rmsnorm_backward: dx does not fit (found F32 (64, 9), expected F32 (64, 8))");
     MISUSE(gr_rmsnorm_backward(dev, f32(N, C), GR_OVERWRITE, f32(N, 9), f32(N, C),
                                vector(GR_F32, C), vector(GR_F32, N)),
            "rmsnorm_backward: dy does not fit (found F32 (64, 9), expected F32 (64, 8))");
@@ -159,6 +168,14 @@ TEST(rope_misuse_is_sticky_bug)
 
 TEST(swiglu_misuse_is_sticky_bug)
 {
+    MISUSE(gr_swiglu_forward(dev, f32(63, C), f32(63, C), f32(63, C)),
+           "swiglu_forward: gate needs a padded number of rows (found F32 (63, 8)");
+    MISUSE(gr_swiglu_backward(dev, f32(63, C), f32(63, C), f32(63, C), f32(63, C), f32(63, C)),
+           "swiglu_backward: gate needs a padded number of rows (found F32 (63, 8)");
+    MISUSE(gr_swiglu_backward(dev, f32(N, C), f32(N, C), f32(N, C), f32(N, C), f32(N, 7)),
+           "swiglu_backward: up does not fit (found F32 (64, 7), expected F32 (64, 8))");
+    MISUSE(gr_swiglu_backward(dev, f32(N, C), f32(N, 7), f32(N, C), f32(N, C), f32(N, C)),
+           "swiglu_backward: dup does not fit (found F32 (64, 7), expected F32 (64, 8))");
     MISUSE(gr_swiglu_forward(dev, f32(N, C), f32(N, C), f32(N, 7)),
            "swiglu_forward: up does not fit (found F32 (64, 7), expected F32 (64, 8))");
     MISUSE(gr_swiglu_forward(dev, f32(128, C), f32(N, C), f32(N, C)),
@@ -208,6 +225,7 @@ TEST(attention_misuse_is_sticky_bug)
     FORWARD(lse = f32(N, 3), "lse does not fit (found F32 (64, 3), expected F32 (64, 4))");
     FORWARD(scale = INFINITY, "scale is out of range (found inf");
     FORWARD(window = -1, "window is out of range (found -1, expected >= 0)");
+    BACKWARD(k = heads(N, NH, 5), "k does not fit (found F32 (64, 2, 5), expected F32 (64, 2, 4))");
     BACKWARD(d_o = heads(N, 4, 5), "d_o does not fit");
     BACKWARD(dq = heads(N, 1, HD), "dq does not fit");
     BACKWARD(dk = heads(N, 4, HD), "dk does not fit");
@@ -258,6 +276,7 @@ TEST(lora_group_misuse_is_sticky_bug)
     GROUP(change, gr_lora_group_forward, "lora_group_forward: " expected)
 #define BACKWARD(change, expected)                                                                 \
     GROUP(change, gr_lora_group_backward, "lora_group_backward: " expected)
+    FORWARD(g.x = f32(100, C), "x needs a padded number of rows (found F32 (100, 8)");
     FORWARD(g.linears = 0, "counts are out of range (found 0 linears");
     FORWARD(g.module = 255, "layer or module is out of range (found 0 and 255)");
     FORWARD(linears[1].weight = f32(3, 9), "weight does not fit (found F32 (3, 9)");
@@ -297,12 +316,18 @@ TEST(head_misuse_is_sticky_bug)
 {
 #define LOSS(change, expected)                                                                     \
     MISUSE_OF(gr_head_loss, head_loss, change, gr_head_loss, "head_loss: " expected)
+    LOSS(h = f32(100, C), "h needs a padded number of rows (found F32 (100, 8)");
+    LOSS(rows = vector(GR_F32, S), "rows does not fit (found F32 (64), expected I32 (64))");
     LOSS(weight = f32(V, 7), "weight does not fit (found F32 (11, 7), expected F32 (11, 8))");
     LOSS(rows = i32(63), "rows needs a padded length (found 63, expected a multiple of 64)");
     LOSS(targets = i32(128), "targets does not fit (found I32 (128), expected I32 (64))");
     LOSS(row_loss = vector(GR_F32, S), "row_loss does not fit (found F32 (64), expected F64 (64))");
     LOSS(dh = f32(64, C), "dh does not fit (found F32 (64, 8), expected F32 (128, 8))");
 #undef LOSS
+    MISUSE(gr_head_logits(dev, f32(3, V), f32(63, C), f32(V, C), i32(3)),
+           "head_logits: h needs a padded number of rows (found F32 (63, 8)");
+    MISUSE(gr_head_logits(dev, f32(3, V), f32(N, C), f32(V, C), vector(GR_F32, 3)),
+           "head_logits: rows does not fit (found F32 (3), expected I32 (3))");
     MISUSE(gr_head_logits(dev, f32(3, V), f32(N, C), f32(V, 7), i32(3)),
            "head_logits: weight does not fit (found F32 (11, 7), expected F32 (11, 8))");
     MISUSE(gr_head_logits(dev, f32(2, V), f32(N, C), f32(V, C), i32(3)),
@@ -317,13 +342,21 @@ TEST(flat_misuse_is_sticky_bug)
            "sum_spans: sum does not fit (found F64 (3), expected F64 (2))");
     MISUSE(gr_sum_spans(dev, vector(GR_F64, 2), vector(GR_F32, 9), spans),
            "sum_spans: x does not fit (found F32 (9), expected F64 1D)");
+    MISUSE(gr_sum_spans(dev, vector(GR_F64, 2), vector(GR_F64, 9), i32(2)),
+           "sum_spans: spans does not fit (found I32 (2), expected I32 (2, 2))");
+    MISUSE(gr_sum_squares(dev, vector(GR_F64, 1), without_memory(vector(GR_F32, 9))),
+           "sum_squares: x has no memory (found F32 (9))");
     MISUSE(gr_sum_squares(dev, vector(GR_F32, 1), vector(GR_F32, 9)),
            "sum_squares: out does not fit (found F32 (1), expected F64 (1))");
     MISUSE(gr_sum_squares(dev, vector(GR_F64, 1), f32(3, 3)),
            "sum_squares: x does not fit (found F32 (3, 3), expected F32 1D)");
     MISUSE(gr_scale(dev, i32(3), 2), "scale: x does not fit (found I32 (3), expected F32 1D)");
+    MISUSE(gr_add(dev, i32(9), i32(9), i32(9)), "add: y does not fit (found I32 (9), expected F32");
+    MISUSE(gr_add(dev, f32(3, 3), f32(3, 4), f32(3, 3)),
+           "add: a does not fit (found F32 (3, 4), expected F32 (3, 3))");
     MISUSE(gr_add(dev, f32(3, 3), f32(3, 3), vector(GR_F32, 9)),
            "add: b does not fit (found F32 (9), expected F32 (3, 3))");
+    MISUSE(gr_copy(dev, i32(9), i32(9)), "copy: x does not fit (found I32 (9), expected F32 1D)");
     MISUSE(gr_copy(dev, vector(GR_F64, 9), vector(GR_F32, 9)),
            "copy: y does not fit (found F64 (9), expected F32 (9))");
     MISUSE(gr_zero(dev, without_memory(f32(3, 3))), "zero: x has no memory (found F32 (3, 3))");
@@ -360,6 +393,7 @@ TEST(adamw_misuse_is_sticky_bug)
         change;                                                                                    \
         MISUSE(gr_adamw(dev, &a), "adamw: " expected);                                             \
     } while (0)
+    ADAMW(a.param = f32(9, 1), "param does not fit (found F32 (9, 1), expected F32 1D)");
     ADAMW(a.grad = vector(GR_F32, 8), "grad does not fit (found F32 (8), expected F32 (9))");
     ADAMW(a.moment1 = vector(GR_F64, 9), "moment1 does not fit (found F64 (9), expected F32 (9))");
     ADAMW(a.moment2 = f32(9, 1), "moment2 does not fit (found F32 (9, 1), expected F32 (9))");
@@ -375,8 +409,16 @@ TEST(adamw_misuse_is_sticky_bug)
 /* The ops that need scratch memory look whether they have it. */
 TEST(workspace_too_small_is_sticky_bug)
 {
-    struct gr_head_loss a = head_loss();
+    struct gr_attention a = attention();
+    struct gr_lora_group g = lora_group();
+    struct gr_head_loss h = head_loss();
 
-    MISUSE((gr_device_set_workspace(dev, NULL, 0), gr_head_loss(dev, &a)),
-           "head_loss: the workspace is too small (found 0 bytes, expected ");
+#define WITHOUT(call, expected)                                                                    \
+    MISUSE((gr_device_set_workspace(dev, NULL, 0), call),                                          \
+           expected ": the workspace is too small (found 0 bytes, expected ")
+    WITHOUT(gr_attention_forward(dev, &a), "attention_forward");
+    WITHOUT(gr_lora_group_forward(dev, &g), "lora_group_forward");
+    WITHOUT(gr_head_loss(dev, &h), "head_loss");
+    WITHOUT(gr_head_logits(dev, f32(3, V), f32(N, C), f32(V, C), i32(3)), "head_logits");
+#undef WITHOUT
 }

@@ -94,13 +94,28 @@ static void unmount_small(void)
     umount2("small", MNT_DETACH);
 }
 
+/* Whoever runs the test is root in a user namespace of its own. */
+static bool become_root(void)
+{
+    char users[64], groups[64];
+
+    snprintf(users, sizeof users, "0 %d 1", (int)geteuid());
+    snprintf(groups, sizeof groups, "0 %d 1", (int)getegid());
+    if (unshare(CLONE_NEWUSER) != 0)
+        return false;
+    gr_test_write_text("/proc/self/setgroups", "deny"); /* else groups may not be mapped */
+    gr_test_write_text("/proc/self/uid_map", users);
+    gr_test_write_text("/proc/self/gid_map", groups);
+    return true;
+}
+
 /* A fresh tmpfs of 64 KiB at "small", seen by this process only. */
 static void mount_small(void)
 {
     ASSERT(mkdir("small", 0777) == 0);
-    if (unshare(geteuid() == 0 ? CLONE_NEWNS : CLONE_NEWUSER | CLONE_NEWNS) != 0 ||
+    if ((geteuid() != 0 && !become_root()) || unshare(CLONE_NEWNS) != 0 ||
         mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
-        mount("none", "small", "tmpfs", 0, "size=64k") != 0)
+        mount("none", "small", "tmpfs", 0, "size=64k,mode=777") != 0)
         SKIP("no file system can be mounted here (%s)", strerror(errno));
     atexit(unmount_small);
 }
@@ -267,7 +282,6 @@ TEST(store_file_put_if_absent_race_has_one_winner)
     enum { ROUNDS = 200 };
     struct gr_store *store = NULL;
     int to_child[2], to_parent[2];
-    int won[2] = {0};
     pid_t child;
 
     gr_test_enter_folder();
@@ -293,7 +307,6 @@ TEST(store_file_put_if_absent_race_has_one_winner)
             ASSERT_MSG((status == GR_OK) != (other == 'w'), "round %d: %s won", round,
                        other == 'w' ? "both" : "nobody");
             assert_object(store, key, status == GR_OK ? "parent" : "child");
-            won[status == GR_OK]++;
         }
         gr_free(key);
     }
@@ -301,8 +314,6 @@ TEST(store_file_put_if_absent_race_has_one_winner)
     if (child == 0)
         _exit(0);
     ASSERT(waitpid(child, NULL, 0) == child);
-    printf("     parent won %d of %d\n", won[1], (int)ROUNDS);
-    ASSERT_INT(won[0] + won[1], ROUNDS);
 }
 
 /* A reader sees the old object or the new one, never a part or a mixture. */
@@ -412,27 +423,29 @@ TEST(store_file_without_any_conditional_put_is_refused)
     gr_store_close(store);
 }
 
-/* A system call of a put fails: the message, and that nothing is left. */
+/* A system call of a put fails: the message, and that nothing is left.  A key without a folder
+ * keeps the making of folders out of it. */
 static const struct refused_call {
+    const char *key;
     long call;
     int error;
     gr_status status;
     const char *words;
 } refused_calls[] = {
-    {SYS_write, ENOSPC, GR_ERR_RETRY, "no space left"},
-    {SYS_write, EDQUOT, GR_ERR_RETRY, "no space left in the quota"},
-    {SYS_write, EIO, GR_ERR_RETRY, "input/output error"},
-    {SYS_fsync, EIO, GR_ERR_RETRY, "input/output error"},
-    {SYS_fsync, ENOSPC, GR_ERR_RETRY, "no space left"},
-    {SYS_openat, EMFILE, GR_ERR_RETRY, "too many open files in this process"},
-    {SYS_openat, ENFILE, GR_ERR_RETRY, "too many open files on this host"},
-    {SYS_openat, ESTALE, GR_ERR_RETRY, "the network file system lost the file"},
-    {SYS_openat, ETIMEDOUT, GR_ERR_RETRY, "the network file system does not answer"},
-    {SYS_openat, EPERM, GR_ERR_USAGE, "operation not permitted"},
-    {SYS_openat, ELOOP, GR_ERR_USAGE, "the symbolic links of the path form a loop"},
-    {SYS_mkdirat, EROFS, GR_ERR_USAGE, "the file system is read-only"},
-    {SYS_renameat, EIO, GR_ERR_RETRY, "input/output error"},
-    {SYS_openat, ENOMEM, GR_ERR_RETRY, "Cannot allocate memory"},
+    {"b", SYS_write, ENOSPC, GR_ERR_RETRY, "no space left"},
+    {"b", SYS_write, EDQUOT, GR_ERR_RETRY, "no space left in the quota"},
+    {"b", SYS_write, EIO, GR_ERR_RETRY, "input/output error"},
+    {"b", SYS_fsync, EIO, GR_ERR_RETRY, "input/output error"},
+    {"a/b", SYS_fsync, ENOSPC, GR_ERR_RETRY, "no space left"},
+    {"b", SYS_openat, EMFILE, GR_ERR_RETRY, "too many open files in this process"},
+    {"b", SYS_openat, ENFILE, GR_ERR_RETRY, "too many open files on this host"},
+    {"b", SYS_openat, ESTALE, GR_ERR_RETRY, "the network file system lost the file"},
+    {"b", SYS_openat, ETIMEDOUT, GR_ERR_RETRY, "the network file system does not answer"},
+    {"b", SYS_openat, EPERM, GR_ERR_USAGE, "operation not permitted"},
+    {"b", SYS_openat, ELOOP, GR_ERR_USAGE, "the symbolic links of the path form a loop"},
+    {"a/b", SYS_mkdirat, EROFS, GR_ERR_USAGE, "the file system is read-only"},
+    {"b", SYS_renameat, EIO, GR_ERR_RETRY, "input/output error"},
+    {"b", SYS_openat, ENOMEM, GR_ERR_RETRY, "Cannot allocate memory"},
 };
 
 TEST(store_file_refused_calls_have_one_message_and_leave_nothing)
@@ -447,12 +460,12 @@ TEST(store_file_refused_calls_have_one_message_and_leave_nothing)
         pid_t child = fork();
 
         if (child == 0) {
-            char *message = gr_format("./a/b: cannot be written: %s", refused->words);
+            char *message = gr_format("./%s: cannot be written: %s", refused->key, refused->words);
             gr_status status;
             bool same;
 
             forbid(refused->call, refused->error);
-            status = put_text(store, "a/b", "text");
+            status = put_text(store, refused->key, "text");
             same = status == refused->status && strcmp(gr_error_message(), message) == 0 &&
                    gr_error_hint()[0] != '\0';
             _exit(same ? 0 : 1);
@@ -463,6 +476,7 @@ TEST(store_file_refused_calls_have_one_message_and_leave_nothing)
         ASSERT_MSG(WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 0,
                    "case %d (%s): another status or message", (int)i, refused->words);
         assert_keys(store, "", "");
+        ASSERT_INT(temp_files("."), 0);
         ASSERT(rmdir("a") == 0 || errno == ENOENT); /* a temporary file would keep it */
     }
     gr_store_close(store);
