@@ -2,6 +2,8 @@
 #include "launch/cmd.h"
 
 #include "kernels/base/alloc.h"
+#include "kernels/base/env.h"
+#include "kernels/device.h"
 #include "launch/git_commit.h"
 
 #include <jansson.h>
@@ -27,7 +29,7 @@ static void mpi_version(char *text, size_t size)
     snprintf(text, size, "%.*s", (int)strcspn(version, ",\n"), version);
 }
 
-static gr_status run(const struct gr_args *args)
+static void print_rows(const char *isa, bool is_json)
 {
     char mpi[128];
     const struct {
@@ -36,6 +38,7 @@ static gr_status run(const struct gr_args *args)
         {"graft", GR_VERSION},
         {"commit", GR_GIT_COMMIT},
         {"compiler", GR_COMPILER},
+        {"isa", isa},
         {"onednn", GR_DNNL_VERSION},
         {"mpi", mpi},
         {"openssl", OpenSSL_version(OPENSSL_VERSION_STRING)},
@@ -48,15 +51,25 @@ static gr_status run(const struct gr_args *args)
     mpi_version(mpi, sizeof mpi);
     for (int64_t i = 0; i < GR_COUNT(rows); i++) {
         json_object_set_new(object, rows[i].name, json_string(rows[i].value));
-        if (!gr_args_flag(args, "json"))
+        if (!is_json)
             printf("%-9s %s\n", rows[i].name, rows[i].value);
     }
     json = json_dumps(object, JSON_COMPACT);
-    if (gr_args_flag(args, "json"))
+    if (is_json)
         printf("%s\n", json);
     free(json);
     json_decref(object);
-    return GR_OK;
+}
+
+static gr_status run(const struct gr_args *args)
+{
+    struct gr_device *device = NULL;
+    gr_status status = gr_device_create(&device, "cpu", 1, gr_env(GR_ENV_GRAFT_ISA));
+
+    if (status == GR_OK)
+        print_rows(gr_device_isa(device), gr_args_flag(args, "json"));
+    gr_device_destroy(device);
+    return status;
 }
 
 const struct gr_command gr_cmd_version = {

@@ -108,7 +108,7 @@ expect option_without_its_value 2 config --set
 # ---- version ----
 want_out='*'
 expect version_prints_a_table 0 version
-for name in graft commit compiler onednn mpi openssl jansson libyaml; do
+for name in graft commit compiler isa onednn mpi openssl jansson libyaml; do
     if ! grep -Eq "^$name +[^ ]" out; then
         fail "version_prints_a_table: no $name"
     fi
