@@ -2,6 +2,7 @@
  * See device.h; the ops themselves are in ops.c. */
 #include "kernels/backend.h"
 #include "kernels/base/alloc.h"
+#include "kernels/cpu/matmul.h"
 
 #include <omp.h>
 #include <stdarg.h>
@@ -84,6 +85,7 @@ gr_status gr_device_create(struct gr_device **dev, const char *kind, int threads
     (*dev)->ops = ops;
     (*dev)->name = "cpu";
     (*dev)->threads = threads;
+    gr_cpu_matmul_limit_isa(ops->isa);
     omp_set_dynamic(0);
     omp_set_num_threads(threads);
 out:

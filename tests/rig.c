@@ -6,6 +6,7 @@
 
 /* The arena is a reservation: pages nobody touches cost nothing. */
 static const int64_t arena_bytes = (int64_t)256 << 20;
+static const int64_t guard_bytes = 4096; /* after the workspace */
 
 const char *rig_isa(int index)
 {
@@ -51,9 +52,23 @@ static void assert_guards(struct rig *r, gr_tensor view, gr_tensor around)
     gr_free(found);
 }
 
+static void assert_workspace_guard(struct rig *r)
+{
+    unsigned char *found = gr_alloc(guard_bytes, 1);
+
+    gr_device_download(r->dev, found,
+                       gr_tensor_1d(r->workspace.base + r->workspace_bytes, GR_U8, guard_bytes));
+    ASSERT_OK(gr_device_sync(r->dev));
+    for (int64_t i = 0; i < guard_bytes; i++)
+        ASSERT_MSG(found[i] == 0xff, "byte %" PRId64 " after the workspace was written", i);
+    gr_free(found);
+}
+
 void rig_close(struct rig *r)
 {
     ASSERT_OK(gr_device_sync(r->dev));
+    if (r->workspace.base != NULL)
+        assert_workspace_guard(r);
     for (int i = 0; i < r->tensors; i++)
         assert_guards(r, r->tensor[i].view, r->tensor[i].around);
     gr_device_arena_release(r->dev, &r->workspace);
@@ -61,19 +76,26 @@ void rig_close(struct rig *r)
     gr_device_destroy(r->dev);
 }
 
+/* Every byte ff: a NaN in each type of float. */
+static void fill_bytes(struct rig *r, gr_tensor t)
+{
+    int64_t bytes = gr_tensor_count(t) * gr_dtype_bytes(t.dtype);
+    unsigned char *fill = gr_alloc(bytes, 1);
+
+    memset(fill, 0xff, (size_t)bytes);
+    gr_device_upload(r->dev, t, fill);
+    ASSERT_OK(gr_device_sync(r->dev));
+    gr_free(fill);
+}
+
 gr_tensor rig_tensor(struct rig *r, gr_tensor shape, int64_t gap)
 {
     int64_t n = shape.dim[0], row = gr_tensor_row_size(shape);
     gr_tensor around = gr_arena_tensor_2d(&r->arena, shape.dtype, n + 2, row + gap);
-    int64_t bytes = gr_tensor_count(around) * gr_dtype_bytes(shape.dtype);
-    unsigned char *fill = gr_alloc(bytes, 1);
     gr_tensor view = gr_tensor_columns(gr_tensor_rows(around, 1, n + 1), gap / 2, gap / 2 + row);
 
     ASSERT(r->tensors < RIG_TENSORS_MAX && (shape.ndim > 1 || gap == 0));
-    memset(fill, 0xff, (size_t)bytes);
-    gr_device_upload(r->dev, around, fill);
-    ASSERT_OK(gr_device_sync(r->dev));
-    gr_free(fill);
+    fill_bytes(r, around);
     shape.data = view.data;
     shape.stride = view.stride;
     r->tensor[r->tensors].view = shape;
@@ -147,10 +169,13 @@ int32_t *rig_read_i32(struct rig *r, gr_tensor t)
     return values;
 }
 
+/* Filled with NaN: an op that reads scratch it has not written shows it. */
 void rig_set_workspace(struct rig *r, int64_t bytes)
 {
     gr_device_arena_release(r->dev, &r->workspace);
-    ASSERT_OK(gr_device_arena_create(r->dev, &r->workspace, "workspace", bytes));
+    ASSERT_OK(gr_device_arena_create(r->dev, &r->workspace, "workspace", bytes + guard_bytes));
+    r->workspace_bytes = bytes;
+    fill_bytes(r, gr_tensor_1d(r->workspace.base, GR_U8, bytes + guard_bytes));
     gr_device_set_workspace(r->dev, r->workspace.base, bytes);
 }
 

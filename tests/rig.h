@@ -11,7 +11,8 @@ enum { RIG_TENSORS_MAX = 64 };
 struct rig {
     struct gr_device *dev;
     struct gr_arena arena;     /* the tensors: what two runs are compared by */
-    struct gr_arena workspace; /* scratch: not compared */
+    struct gr_arena workspace; /* scratch: not compared; guarded behind workspace_bytes */
+    int64_t workspace_bytes;
     int tensors;
     struct {
         gr_tensor view, around; /* around: the view with its guards */

@@ -1,47 +1,8 @@
 /* The f64 twins: each backward against central differences of its forward. */
-#include "kernels/base/alloc.h"
-#include "kernels/base/philox.h"
+#include "tests/ref/gradient.h"
 #include "tests/ref/ref.h"
-#include "tests/test.h"
 
 enum { N = 3, C = 10 };
-
-/* Random numbers in [-2, 2); the same for the same stream. */
-static void fill(double *x, int64_t n, uint32_t stream)
-{
-    for (int64_t i = 0; i < n; i++)
-        x[i] = 4 * (double)gr_uniform(gr_philox(stream, (uint32_t)i, 0, 0, 0).word[0]) - 2;
-}
-
-static double dot(const double *a, const double *b, int64_t n)
-{
-    double sum = 0;
-
-    for (int64_t i = 0; i < n; i++)
-        sum += a[i] * b[i];
-    return sum;
-}
-
-/* dx against (L(x + h) - L(x - h)) / 2h for each element, where L = dy . forward(inputs). */
-static void assert_gradient(const char *what, double (*loss)(void), double *x, const double *dx,
-                            int64_t n)
-{
-    const double h = 1e-5;
-
-    for (int64_t i = 0; i < n; i++) {
-        double x_i = x[i], above, below, slope;
-
-        x[i] = x_i + h;
-        above = loss();
-        x[i] = x_i - h;
-        below = loss();
-        x[i] = x_i;
-        slope = (above - below) / (2 * h);
-        ASSERT_MSG(fabs(slope - dx[i]) <= 1e-8 * (1 + fabs(slope)),
-                   "%s[%" PRId64 "] is %.12g, the difference quotient is %.12g", what, i, dx[i],
-                   slope);
-    }
-}
 
 static double x[N * C], dy[N * C], y[N * C], w[C], up[N * C];
 
@@ -50,36 +11,36 @@ static double rmsnorm_loss(void)
     double rstd[N];
 
     ref_rmsnorm_forward(y, rstd, x, w, 1e-3, N, C);
-    return dot(dy, y, N * C);
+    return ref_dot(dy, y, N * C);
 }
 
 TEST(ref_rmsnorm_backward_is_gradient)
 {
     double dx[N * C];
 
-    fill(x, N * C, 1);
-    fill(w, C, 2);
-    fill(dy, N * C, 3);
+    ref_fill(x, N * C, 1);
+    ref_fill(w, C, 2);
+    ref_fill(dy, N * C, 3);
     ref_rmsnorm_backward(dx, dy, x, w, 1e-3, N, C);
-    assert_gradient("dx", rmsnorm_loss, x, dx, N * C);
+    ref_assert_gradient("dx", rmsnorm_loss, x, dx, N * C);
 }
 
 static double swiglu_loss(void)
 {
     ref_swiglu_forward(y, x, up, N * C);
-    return dot(dy, y, N * C);
+    return ref_dot(dy, y, N * C);
 }
 
 TEST(ref_swiglu_backward_is_gradient)
 {
     double dgate[N * C], dup[N * C];
 
-    fill(x, N * C, 1);
-    fill(up, N * C, 2);
-    fill(dy, N * C, 3);
+    ref_fill(x, N * C, 1);
+    ref_fill(up, N * C, 2);
+    ref_fill(dy, N * C, 3);
     ref_swiglu_backward(dgate, dup, dy, x, up, N * C);
-    assert_gradient("dgate", swiglu_loss, x, dgate, N * C);
-    assert_gradient("dup", swiglu_loss, up, dup, N * C);
+    ref_assert_gradient("dgate", swiglu_loss, x, dgate, N * C);
+    ref_assert_gradient("dup", swiglu_loss, up, dup, N * C);
 }
 
 static double cosines[4 * C / 2], sines[4 * C / 2];
@@ -89,7 +50,7 @@ static double rope_loss(void)
 {
     memcpy(y, x, sizeof y);
     ref_rope(y, cosines, sines, positions, 1, N, 1, C);
-    return dot(dy, y, N * C);
+    return ref_dot(dy, y, N * C);
 }
 
 /* direction -1 is the transpose: what the backward applies to dy. */
@@ -97,13 +58,13 @@ TEST(ref_rope_backwards_is_gradient)
 {
     double dx[N * C];
 
-    fill(x, N * C, 1);
-    fill(dy, N * C, 2);
-    fill(cosines, 4 * C / 2, 3);
-    fill(sines, 4 * C / 2, 4);
+    ref_fill(x, N * C, 1);
+    ref_fill(dy, N * C, 2);
+    ref_fill(cosines, 4 * C / 2, 3);
+    ref_fill(sines, 4 * C / 2, 4);
     memcpy(dx, dy, sizeof dx);
     ref_rope(dx, cosines, sines, positions, -1, N, 1, C);
-    assert_gradient("dx", rope_loss, x, dx, N * C);
+    ref_assert_gradient("dx", rope_loss, x, dx, N * C);
 }
 
 /* On complex numbers, a + ib is multiplied by cos + i sin. */

@@ -85,3 +85,9 @@ void gr_cpu_matmul_tn(gr_tensor c, gr_tensor a, gr_tensor b, float alpha, float 
 {
     multiply(c, a, true, b, false, alpha, beta);
 }
+
+void gr_cpu_matmul_limit_isa(const char *isa)
+{
+    if (strcmp(isa, "v3") == 0)
+        dnnl_set_max_cpu_isa(dnnl_cpu_isa_avx2);
+}

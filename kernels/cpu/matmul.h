@@ -14,4 +14,8 @@ void gr_cpu_matmul_nn(gr_tensor c, gr_tensor a, gr_tensor b, float alpha, float 
 void gr_cpu_matmul_nt(gr_tensor c, gr_tensor a, gr_tensor b, float alpha, float beta); /* a  bT */
 void gr_cpu_matmul_tn(gr_tensor c, gr_tensor a, gr_tensor b, float alpha, float beta); /* aT b  */
 
+/* Keeps oneDNN to the instruction set of a device ("v3": AVX2), so that a forced v3 has the bits of
+ * a CPU that knows no more.  Has an effect only before the first product of the process. */
+void gr_cpu_matmul_limit_isa(const char *isa);
+
 #endif
