@@ -101,3 +101,12 @@ gr_status gr_config_check(const struct gr_config *config, const char *place,
                        "expected data.eval or data.eval_split)");
     return GR_OK;
 }
+
+void gr_text_list_set(struct gr_text_list *list, const char *text)
+{
+    for (int64_t i = 0; i < list->count; i++)
+        gr_free(list->item[i]);
+    list->item = gr_realloc(list->item, 1, sizeof *list->item);
+    list->item[0] = gr_strdup(text);
+    list->count = 1;
+}

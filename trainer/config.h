@@ -51,6 +51,9 @@ void gr_config_release(struct gr_config *config);
 gr_status gr_config_resolve(struct gr_config *config, const char *file, const char *const *sets,
                             int64_t set_count);
 
+/* The list becomes this one text. */
+void gr_text_list_set(struct gr_text_list *list, const char *text);
+
 /* The steps of gr_config_resolve.  A key that fails keeps its former value. */
 gr_status gr_config_load_file(struct gr_config *config, const char *path);
 gr_status gr_config_load_env(struct gr_config *config);

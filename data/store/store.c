@@ -31,6 +31,21 @@ void gr_store_close(struct gr_store *store)
         store->ops->destroy(store);
 }
 
+gr_status gr_store_put_path(const char *path, const void *bytes, int64_t count)
+{
+    gr_status status = GR_OK;
+    struct gr_store *store = NULL;
+    const char *slash = strrchr(path, '/');
+    char *folder = slash == NULL ? gr_strdup(".") : gr_strndup(path, (size_t)(slash - path) + 1);
+
+    GR_TRY(gr_store_open(&store, folder));
+    GR_TRY(store->ops->put(store, slash == NULL ? path : slash + 1, bytes, count));
+out:
+    gr_store_close(store);
+    gr_free(folder);
+    return status;
+}
+
 void gr_store_list_release(struct gr_store_list *list)
 {
     for (int64_t i = 0; i < list->count; i++)

@@ -330,6 +330,7 @@ gr_status gr_engine_micro_batch(struct gr_engine *e, int64_t step, int64_t m)
         sums[i].loss = e->loss[i];
     GR_TRY(check_finite(e, sums, step, m));
     gr_tree_push(e->tree, m);
+    e->micro_batches_done++;
 out:
     return status;
 }

@@ -209,6 +209,24 @@ out:
     return status;
 }
 
+/* How the work was shared: what each rank counted. */
+static gr_status report_shares(const struct run *r)
+{
+    gr_status status = GR_OK;
+    struct gr_buffer text = {0};
+    int64_t *all = GR_NEW_ARRAY(int64_t, gr_comm_size(r->comm));
+
+    GR_TRY(gr_comm_all_gather(r->comm, all, &r->engine.micro_batches_done, (int64_t)sizeof *all,
+                              "end"));
+    for (int rank = 0; rank < gr_comm_size(r->comm); rank++)
+        gr_buffer_add_format(&text, " %lld", (long long)all[rank]);
+    gr_note("micro-batches computed by rank:%s", text.data);
+out:
+    gr_buffer_release(&text);
+    gr_free(all);
+    return status;
+}
+
 static gr_status finish(struct run *r)
 {
     gr_status status = GR_OK;
@@ -222,6 +240,7 @@ static gr_status finish(struct run *r)
     emit(r, (struct gr_event){.kind = GR_EVENT_END}, r->total_steps);
     if (r->events != NULL)
         gr_events_flush(r->events);
+    GR_TRY(report_shares(r));
     gr_note("finished: %s/adapter", r->config->output);
 out:
     gr_free(values);

@@ -2,7 +2,6 @@
 #include "trainer/run/trial.h"
 
 #include "kernels/base/alloc.h"
-#include "trainer/run/schedule.h"
 
 #include <string.h>
 
@@ -81,6 +80,8 @@ gr_status gr_trial_init(struct gr_trial *trial, const struct gr_config *config,
     memset(trial, 0, sizeof *trial);
     trial->number = number;
     trial->seed = options.seed;
+    GR_CHECK(gr_schedule_find(&trial->schedule, config->train.lr_scheduler_type), "%s",
+             config->train.lr_scheduler_type);
     gr_lora_config_from(&lora, config);
     GR_TRY(gr_adapter_create(&trial->adapter, model, &lora));
     trial->begin = begin;
@@ -106,7 +107,9 @@ void gr_trial_release(struct gr_trial *trial)
 double gr_trial_learning_rate(const struct gr_trial *trial, const struct gr_config *config,
                               int64_t step)
 {
+    int64_t total = gr_loader_total_steps(trial->loader);
+    int64_t warmup = gr_schedule_warmup_steps(config->train.warmup_ratio, total);
+
     return config->train.learning_rate *
-           gr_schedule_factor(config->train.lr_scheduler_type, step - 1,
-                              gr_loader_total_steps(trial->loader), config->train.warmup_ratio);
+           gr_schedule_factor(trial->schedule, step - 1, warmup, total);
 }

@@ -6,10 +6,12 @@
 #include "data/loader.h"
 #include "trainer/config.h"
 #include "trainer/model/lora.h"
+#include "trainer/run/schedule.h"
 
 struct gr_trial {
     int number;
     uint64_t seed;
+    enum gr_schedule_kind schedule;
     struct gr_adapter *adapter;
     int64_t begin, end; /* its part of the flat buffers */
     struct gr_loader *loader;
