@@ -77,10 +77,10 @@ static void write_weights(const char *path, const uint16_t *f16, const uint16_t 
                           const uint32_t *f32, const uint64_t *f64)
 {
     const struct gr_safetensors_item item[] = {
-        {.name = "d", .dtype = GR_F64, .ndim = 1, .dim = {ELEMENTS / 4}, .data = f64},
+        {.name = "a", .dtype = GR_F64, .ndim = 1, .dim = {ELEMENTS / 4}, .data = f64},
         {.name = "c", .dtype = GR_F32, .ndim = 1, .dim = {ELEMENTS / 2}, .data = f32},
         {.name = "b", .dtype = GR_BF16, .ndim = 1, .dim = {ELEMENTS}, .data = bf16},
-        {.name = "a", .dtype = GR_F16, .ndim = 1, .dim = {ELEMENTS}, .data = f16},
+        {.name = "z", .dtype = GR_F16, .ndim = 1, .dim = {ELEMENTS}, .data = f16},
         {.name = "i",
          .dtype = GR_I32,
          .ndim = 1,
@@ -118,17 +118,17 @@ TEST(hash_weights_first_bad_element_is_named)
     uint32_t *f32 = gr_alloc(ELEMENTS / 2, 4);
     uint64_t *f64 = gr_alloc(ELEMENTS / 4, 8);
     const char *const messages[] = {
-        "x.safetensors: tensor \"a\": element 1572863 of 1572864 is not finite (found inf, "
+        "x.safetensors: tensor \"z\": element 1572863 of 1572864 is not finite (found inf, "
         "expected "
         "a number)",
-        "x.safetensors: tensor \"a\": element 1025 of 1572864 is not finite (found nan, expected a "
+        "x.safetensors: tensor \"z\": element 1025 of 1572864 is not finite (found nan, expected a "
         "number)",
         "x.safetensors: tensor \"b\": element 0 of 1572864 is not finite (found inf, expected a "
         "number)",
         "x.safetensors: tensor \"c\": element 786431 of 786432 is not finite (found nan, expected "
         "a "
         "number)",
-        "x.safetensors: tensor \"d\": element 77 of 393216 is not finite (found nan, expected a "
+        "x.safetensors: tensor \"a\": element 77 of 393216 is not finite (found nan, expected a "
         "number)",
     };
 

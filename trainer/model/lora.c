@@ -270,16 +270,29 @@ static gr_tensor flat_matrix(gr_tensor flat, int64_t begin, int64_t rows, int64_
                         columns);
 }
 
+static const struct gr_lora_matrix *find_matrix(const struct gr_adapter *adapter, int layer,
+                                                enum gr_module module)
+{
+    int64_t place = adapter->place[layer * GR_MODULE_COUNT + (int)module];
+
+    return place < 0 ? NULL : &adapter->matrix[place];
+}
+
+int64_t gr_adapter_rank(const struct gr_adapter *adapter, int layer, enum gr_module module)
+{
+    const struct gr_lora_matrix *matrix = find_matrix(adapter, layer, module);
+
+    return matrix == NULL ? 0 : matrix->r;
+}
+
 struct gr_lora gr_adapter_view(const struct gr_adapter *adapter, int layer, enum gr_module module,
                                gr_tensor gradient)
 {
-    int64_t place = adapter->place[layer * GR_MODULE_COUNT + (int)module];
-    const struct gr_lora_matrix *matrix = NULL;
+    const struct gr_lora_matrix *matrix = find_matrix(adapter, layer, module);
     struct gr_lora view = {0};
 
-    if (place < 0)
+    if (matrix == NULL)
         return view;
-    matrix = &adapter->matrix[place];
     view.a = flat_matrix(adapter->param, matrix->a_begin, matrix->r, matrix->in);
     view.b = flat_matrix(adapter->param, matrix->b_begin, matrix->out, matrix->r);
     view.da = flat_matrix(gradient, matrix->a_begin, matrix->r, matrix->in);

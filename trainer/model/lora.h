@@ -88,6 +88,9 @@ void gr_lora_matrix_name(char text[64], const struct gr_lora_matrix *matrix);
 /* PEFT's initialization: A uniform in +-1/sqrt(in), B zero.  values (elements), host memory. */
 void gr_adapter_init_values(float *values, const struct gr_adapter *adapter, uint64_t seed);
 
+/* Its r, 0 where the linear is not adapted. */
+int64_t gr_adapter_rank(const struct gr_adapter *adapter, int layer, enum gr_module module);
+
 /* The op's view of one linear: its A and B in the adapter's flat buffer, its gradients in
  * `gradient` (elements; none when there is no backward).  A linear that is not adapted gives
  * tensors that are none. */

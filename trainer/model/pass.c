@@ -18,12 +18,9 @@ static int64_t group_rank(const struct gr_pass *p, int64_t layer, enum gr_group 
     for (int i = 0; i < shape->count; i++) {
         int64_t largest = 0;
 
-        for (int k = 0; k < p->adapters; k++) {
-            struct gr_lora view = gr_adapter_view(
-                p->adapter[k], (int)layer, (enum gr_module)((int)shape->first + i), (gr_tensor){0});
-
-            largest = max(largest, view.a.dim[0]);
-        }
+        for (int k = 0; k < p->adapters; k++)
+            largest = max(largest, gr_adapter_rank(p->adapter[k], (int)layer,
+                                                   (enum gr_module)((int)shape->first + i)));
         sum += largest;
     }
     return sum;
