@@ -121,6 +121,9 @@ expect version_as_json 0 version --json
 if ! [[ $(cat out) =~ ^\{\"graft\":\"[0-9.]+\",\"commit\":\"[^\"]+\",.*\}$ ]]; then
     fail 'version_as_json: not that JSON'
 fi
+if [ "$(wc -l <out)" != 1 ]; then
+    fail 'version_as_json: not one line'
+fi
 
 # ---- config ----
 want_out='*'
