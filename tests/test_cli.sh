@@ -4,6 +4,7 @@
 set -euo pipefail
 
 graft=$1
+[ -x "$graft" ] || { echo "test_cli.sh: $graft is not there" >&2; exit 1; }
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
