@@ -13,7 +13,11 @@ struct gr_comm;
 
 /* Joins the job: MPI when mpirun started us (its environment says so), else `self`. */
 gr_status gr_comm_create(struct gr_comm **comm, double timeout_seconds);
-void gr_comm_destroy(struct gr_comm *comm); /* leaves the job; NULL is fine */
+/* Leaves the job: all ranks do it together, or, once a rank was lost, each alone.  NULL is fine. */
+void gr_comm_destroy(struct gr_comm *comm);
+/* Ends every process of the job on the spot; mpirun then returns exit_code.  The way out after a
+ * rank was lost.  NULL: ends this process. */
+_Noreturn void gr_comm_abort(struct gr_comm *comm, int exit_code);
 void gr_comm_set_timeout(struct gr_comm *comm, double timeout_seconds);
 
 int gr_comm_rank(const struct gr_comm *comm);
