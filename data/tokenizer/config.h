@@ -1,0 +1,18 @@
+/* What tokenizer_config.json says beside tokenizer.json: bos, eos and the chat template. */
+#ifndef GR_DATA_TOKENIZER_CONFIG_H
+#define GR_DATA_TOKENIZER_CONFIG_H
+
+#include "data/tokenizer/json.h"
+
+struct gr_tokenizer_config {
+    char *bos, *eos;     /* texts; NULL: none */
+    char *chat_template; /* NULL: none */
+    json_t *root;        /* NULL: there is no such file */
+    char *path;
+};
+
+/* Reads directory/tokenizer_config.json and directory/chat_template.jinja, if they are there. */
+gr_status gr_tokenizer_config_read(struct gr_tokenizer_config *config, const char *directory);
+void gr_tokenizer_config_release(struct gr_tokenizer_config *config);
+
+#endif

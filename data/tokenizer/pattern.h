@@ -1,0 +1,41 @@
+/* What to look for in a text: a literal, or a regular expression of the tokenizer's own file,
+ * compiled once by Oniguruma, which is also what `tokenizers` uses.  Safe for several threads. */
+#ifndef GR_DATA_TOKENIZER_PATTERN_H
+#define GR_DATA_TOKENIZER_PATTERN_H
+
+#include "data/tokenizer/json.h"
+
+#include <oniguruma.h>
+#include <stdbool.h>
+
+struct gr_pattern {
+    OnigRegex regex; /* NULL: the literal */
+    char *literal;
+    int64_t literal_length; /* > 0 */
+};
+
+/* {"String": text} or {"Regex": text}. */
+gr_status gr_pattern_read(struct gr_pattern *pattern, const json_t *json, const char *place);
+gr_status gr_pattern_set_regex(struct gr_pattern *pattern, const char *regex, size_t length,
+                               const char *place);
+void gr_pattern_set_literal(struct gr_pattern *pattern, const char *literal, int64_t length);
+void gr_pattern_release(struct gr_pattern *pattern);
+
+/* Goes over the matches of a pattern in one text, left to right, without overlap. */
+struct gr_scan {
+    const struct gr_pattern *pattern;
+    const char *bytes;
+    int64_t length;
+    int64_t from;       /* where the next search starts */
+    int64_t last_end;   /* of the last match, -1 before the first */
+    int64_t begin, end; /* the match */
+    OnigRegion *region;
+    bool gave_up; /* the regular expression failed (its limit of retries); matches ended early */
+};
+/* A zeroed scan may be begun again and again; it is released once. */
+void gr_scan_begin(struct gr_scan *scan, const struct gr_pattern *pattern, const char *bytes,
+                   int64_t length);
+bool gr_scan_next(struct gr_scan *scan);
+void gr_scan_release(struct gr_scan *scan);
+
+#endif
