@@ -41,6 +41,8 @@ struct gr_store {
  * not writable). */
 gr_status gr_store_open(struct gr_store **store, const char *url);
 void gr_store_close(struct gr_store *store); /* NULL is fine */
+/* Puts one object given by its whole place: "folder/name", or "name" in the working folder. */
+gr_status gr_store_put_path(const char *path, const void *bytes, int64_t count);
 void gr_store_list_release(struct gr_store_list *list);
 
 #endif

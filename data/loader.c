@@ -1,0 +1,219 @@
+/* From packs to micro-batches.  See loader.h.
+ * Everything is allocated when the loader and the batch are made; filling allocates nothing. */
+#include "data/loader.h"
+
+#include "data/pack.h"
+#include "kernels/base/alloc.h"
+
+#include <string.h>
+
+/* GR_ROW_MULTIPLE of the op interface, which data/ does not include; the test compares them. */
+enum { ROW_MULTIPLE = 64 };
+
+struct gr_loader {
+    const struct gr_documents *documents;
+    struct gr_loader_options options;
+    int64_t pack_rows;   /* rows of a pack: T rounded up */
+    int64_t total_steps; /* S */
+    int64_t *first_step; /* [epochs + 1] first step of each epoch, counted from 1, and one past */
+    int64_t epochs;
+    struct gr_packs packs; /* of packs_epoch */
+    int64_t packs_epoch;
+};
+
+static int64_t round_up(int64_t n)
+{
+    return (n + ROW_MULTIPLE - 1) / ROW_MULTIPLE * ROW_MULTIPLE;
+}
+
+static void use_epoch(struct gr_loader *loader, int64_t epoch)
+{
+    const struct gr_loader_options *o = &loader->options;
+    struct gr_pack_options options = {
+        .max_length = o->max_length, .seed = o->seed, .packing = o->packing, .shuffle = o->shuffle};
+
+    if (loader->packs_epoch == epoch)
+        return;
+    gr_packs_fill(&loader->packs, loader->documents, &options, epoch);
+    loader->packs_epoch = epoch;
+}
+
+static int64_t step_packs(const struct gr_loader *loader)
+{
+    return gr_mul(loader->options.micro_batches, loader->options.micro_batch_size);
+}
+
+/* Lays out epochs until num_train_epochs, or until max_steps steps are there. */
+static void count_steps(struct gr_loader *loader)
+{
+    const struct gr_loader_options *o = &loader->options;
+    int64_t capacity = 1, per_step = step_packs(loader), next = 1;
+
+    loader->first_step = GR_NEW_ARRAY(int64_t, capacity);
+    while (o->max_steps > 0 ? next <= o->max_steps : loader->epochs < o->num_train_epochs) {
+        use_epoch(loader, loader->epochs);
+        if (loader->epochs + 2 > capacity) {
+            capacity *= 2;
+            loader->first_step = gr_realloc(loader->first_step, capacity, sizeof(int64_t));
+        }
+        loader->first_step[loader->epochs++] = next;
+        next += (loader->packs.count + per_step - 1) / per_step;
+    }
+    loader->first_step[loader->epochs] = next;
+    loader->total_steps = o->max_steps > 0 ? o->max_steps : next - 1;
+}
+
+gr_status gr_loader_create(struct gr_loader **loader, const struct gr_documents *documents,
+                           const struct gr_loader_options *options)
+{
+    struct gr_loader *made = NULL;
+
+    *loader = NULL;
+    GR_CHECK(options->max_length >= 1 && options->micro_batch_size >= 1 &&
+                 options->micro_batches >= 1 &&
+                 (options->max_steps > 0 || options->num_train_epochs >= 1),
+             "T %lld, packs %lld, micro-batches %lld, epochs %lld", (long long)options->max_length,
+             (long long)options->micro_batch_size, (long long)options->micro_batches,
+             (long long)options->num_train_epochs);
+    if (documents->count == 0)
+        return gr_fail(GR_ERR_DATA, "data", "see the counts of dropped documents above, if any",
+                       "nothing to load (found 0 documents, expected at least 1)");
+    made = GR_NEW(struct gr_loader);
+    made->documents = documents;
+    made->options = *options;
+    made->pack_rows = round_up(options->max_length);
+    made->packs_epoch = -1;
+    gr_packs_init(&made->packs, documents->count);
+    count_steps(made);
+    *loader = made;
+    return GR_OK;
+}
+
+void gr_loader_destroy(struct gr_loader *loader)
+{
+    if (loader == NULL)
+        return;
+    gr_packs_release(&loader->packs);
+    gr_free(loader->first_step);
+    gr_free(loader);
+}
+
+int64_t gr_loader_rows(const struct gr_loader *loader)
+{
+    return gr_mul(loader->options.micro_batch_size, loader->pack_rows);
+}
+
+int64_t gr_loader_total_steps(const struct gr_loader *loader)
+{
+    return loader->total_steps;
+}
+
+struct gr_loader_place gr_loader_place(struct gr_loader *loader, int64_t step)
+{
+    int64_t low = 0, high = loader->epochs; /* first_step[low] <= step < first_step[high] */
+
+    GR_CHECK(step >= 1 && step <= loader->total_steps, "step %lld of %lld", (long long)step,
+             (long long)loader->total_steps);
+    while (high - low > 1) {
+        int64_t middle = low + (high - low) / 2;
+
+        if (loader->first_step[middle] <= step)
+            low = middle;
+        else
+            high = middle;
+    }
+    return (struct gr_loader_place){
+        .epoch = low,
+        .epoch_first_step = loader->first_step[low],
+        .epoch_steps = loader->first_step[low + 1] - loader->first_step[low]};
+}
+
+gr_status gr_batch_init(struct gr_batch *batch, const struct gr_loader *loader)
+{
+    int64_t rows = gr_loader_rows(loader);
+
+    memset(batch, 0, sizeof *batch);
+    if (rows > INT32_MAX)
+        return gr_fail(GR_ERR_USAGE, "data.max_length",
+                       "lower data.max_length or train.micro_batch_size",
+                       "a micro-batch has too many rows (found %lld, expected at most %d)",
+                       (long long)rows, INT32_MAX);
+    *batch = (struct gr_batch){.rows = rows,
+                               .ids = GR_NEW_ARRAY(int32_t, rows),
+                               .positions = GR_NEW_ARRAY(int32_t, rows),
+                               .docs = GR_NEW_ARRAY(int32_t, 2 * rows),
+                               .doc_capacity = rows,
+                               .label_rows = GR_NEW_ARRAY(int32_t, rows),
+                               .targets = GR_NEW_ARRAY(int32_t, rows)};
+    return GR_OK;
+}
+
+void gr_batch_release(struct gr_batch *batch)
+{
+    gr_free(batch->ids);
+    gr_free(batch->positions);
+    gr_free(batch->docs);
+    gr_free(batch->label_rows);
+    gr_free(batch->targets);
+    memset(batch, 0, sizeof *batch);
+}
+
+static void clear(struct gr_batch *batch)
+{
+    for (int64_t row = 0; row < batch->rows; row++) {
+        batch->ids[row] = -1;
+        batch->positions[row] = 0;
+        batch->docs[2 * row] = batch->docs[2 * row + 1] = (int32_t)batch->rows;
+        batch->label_rows[row] = -1;
+        batch->targets[row] = 0;
+    }
+    batch->doc_count = batch->label_count = batch->label_padded = batch->token_count = 0;
+}
+
+/* Appends one document at `row`.  Row r is listed as a label iff the document goes on at r + 1 and
+ * the token there is supervised: nothing is predicted across documents. */
+static void add_document(struct gr_batch *batch, int64_t row, const struct gr_documents *documents,
+                         int64_t number)
+{
+    const struct gr_document *d = &documents->document[number];
+    const uint32_t *tokens = documents->tokens + d->offset;
+    const uint8_t *labels = documents->labels + d->offset;
+
+    for (int32_t i = 0; i < d->length; i++) {
+        batch->ids[row + i] = (int32_t)tokens[i];
+        batch->positions[row + i] = i;
+        if (i > 0 && labels[i] != 0) {
+            batch->label_rows[batch->label_count] = (int32_t)row + i - 1;
+            batch->targets[batch->label_count] = (int32_t)tokens[i];
+            batch->label_count++;
+        }
+    }
+    batch->docs[2 * batch->doc_count] = (int32_t)row;
+    batch->docs[2 * batch->doc_count + 1] = (int32_t)row + d->length;
+    batch->doc_count++;
+    batch->token_count += d->length;
+}
+
+void gr_loader_fill(struct gr_loader *loader, struct gr_batch *batch, int64_t step, int64_t m)
+{
+    struct gr_loader_place place = gr_loader_place(loader, step);
+    int64_t per_batch = loader->options.micro_batch_size;
+    int64_t begin = (step - place.epoch_first_step) * step_packs(loader) + m * per_batch;
+
+    GR_CHECK(m >= 0 && m < loader->options.micro_batches && batch->rows == gr_loader_rows(loader),
+             "micro-batch %lld, %lld rows", (long long)m, (long long)batch->rows);
+    use_epoch(loader, place.epoch);
+    clear(batch);
+    for (int64_t b = 0; b < per_batch && begin + b < loader->packs.count; b++) {
+        const int64_t *first = loader->packs.first + begin + b;
+        int64_t row = b * loader->pack_rows;
+
+        for (int64_t i = first[0]; i < first[1]; i++) {
+            int64_t number = loader->packs.member[i];
+
+            add_document(batch, row, loader->documents, number);
+            row += loader->documents->document[number].length;
+        }
+    }
+    batch->label_padded = round_up(batch->label_count);
+}
