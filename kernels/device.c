@@ -86,8 +86,7 @@ gr_status gr_device_create(struct gr_device **dev, const char *kind, int threads
     (*dev)->name = "cpu";
     (*dev)->threads = threads;
     gr_cpu_matmul_limit_isa(ops->isa);
-    omp_set_dynamic(0);
-    omp_set_num_threads(threads);
+    omp_set_num_threads(threads); /* for libraries; the ops name dev->threads themselves */
 out:
     return status;
 }
@@ -143,15 +142,27 @@ void gr_device_set_workspace(struct gr_device *dev, void *memory, int64_t bytes)
     dev->workspace_bytes = bytes;
 }
 
+/* Whether a copy of this tensor can be queued; one without memory is a bug. */
+static bool can_copy(struct gr_device *dev, const char *op, gr_tensor t, const void *host)
+{
+    char found[96];
+
+    if (dev->failure.status == GR_OK && (t.data == NULL || host == NULL) && gr_tensor_count(t) > 0)
+        gr_device_fail(dev, GR_ERR_BUG, op,
+                       "the tensor or the host's copy has no memory (found %s)",
+                       gr_tensor_describe(t, found, sizeof found));
+    return dev->failure.status == GR_OK;
+}
+
 void gr_device_upload(struct gr_device *dev, gr_tensor destination, const void *source)
 {
-    if (dev->failure.status == GR_OK)
+    if (can_copy(dev, "upload", destination, source))
         dev->ops->upload(dev, destination, source);
 }
 
 void gr_device_download(struct gr_device *dev, void *destination, gr_tensor source)
 {
-    if (dev->failure.status == GR_OK)
+    if (can_copy(dev, "download", source, destination))
         dev->ops->download(dev, destination, source);
 }
 
