@@ -71,7 +71,7 @@ const struct gr_chat_format gr_chat_formats[] = {
         .name = "mistral-v1",
         .opening = "{bos}",
         .turn = {[GR_CHAT_SYSTEM] = {"", "", "\n\n"},
-                 [GR_CHAT_USER] = {"[INST] ", "", " [/INST]"},
+                 [GR_CHAT_USER] = {" [INST] ", "", " [/INST]"},
                  [GR_CHAT_ASSISTANT] = {" ", "{eos}", ""}},
         .generation = "",
         .alternate = true,

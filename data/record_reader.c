@@ -124,14 +124,15 @@ static void read_line(struct gr_record_reader *reader)
 }
 
 /* The element's text: up to the comma or bracket that ends it, which is taken.  What is inside is
- * only looked at for where it ends; parsing finds what is wrong with it. */
+ * only looked at for where it ends (also where brackets do not match); parsing finds what is wrong
+ * with it. */
 static gr_status read_element(struct gr_record_reader *reader)
 {
     int depth = 0, byte = skip_blanks(reader);
     bool in_string = false, escaped = false;
 
     set_place(reader, reader->line);
-    for (; byte != EOF; byte = next_byte(reader)) {
+    for (; byte != EOF && depth >= 0; byte = next_byte(reader)) {
         char c = (char)byte;
 
         if (!in_string && depth == 0 && (c == ',' || c == ']'))

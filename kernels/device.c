@@ -86,8 +86,7 @@ gr_status gr_device_create(struct gr_device **dev, const char *kind, int threads
     (*dev)->name = "cpu";
     (*dev)->threads = threads;
     gr_cpu_matmul_limit_isa(ops->isa);
-    omp_set_dynamic(0);
-    omp_set_num_threads(threads);
+    omp_set_num_threads(threads); /* for libraries; the ops name dev->threads themselves */
 out:
     return status;
 }

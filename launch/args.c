@@ -5,7 +5,6 @@
 #include "kernels/base/nearest.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -94,7 +93,7 @@ static bool is_number_for(const struct gr_option *option, const char *text)
     if (text[0] == '\0' || strspn(text, digits) != strlen(text))
         return false;
     value = strtod(text, &end);
-    return *end == '\0' && isfinite(value) && value >= option->least && value <= option->most;
+    return *end == '\0' && value >= option->least && value <= option->most;
 }
 
 static gr_status add_value(struct gr_args *args, int64_t index, const char *value)

@@ -1,6 +1,7 @@
 /* The program: finds the command, reads its arguments, runs it, prints the message of a failure
  * once and ends with its exit code.  What a command does is in its cmd_*.c. */
 #include "kernels/base/alloc.h"
+#include "kernels/base/clock.h"
 #include "kernels/base/env.h"
 #include "kernels/base/log.h"
 #include "kernels/base/nearest.h"
@@ -8,6 +9,9 @@
 
 #include <stdio.h>
 #include <string.h>
+
+/* A silent rank that failed gives the one that speaks this long to print the message. */
+#define SPEAKER_FIRST_NS INT64_C(1000000000)
 
 static const struct gr_command *const commands[] = {
     &gr_cmd_train,    &gr_cmd_eval,   &gr_cmd_generate,
@@ -108,7 +112,9 @@ int main(int argc, char **argv)
     status = run(argc, argv);
     if (status == GR_OK)
         status = close_stdout();
-    if (gr_error_is_set() && gr_log_does_speak())
+    if (!gr_log_does_speak() && status != GR_OK)
+        gr_sleep_ns(SPEAKER_FIRST_NS); /* mpirun ends the job at the first rank that fails */
+    else if (gr_error_is_set())
         gr_print_error();
     return gr_status_exit_code(status);
 }

@@ -1,6 +1,6 @@
 /* Not a test: what test_comm_lost starts under mpirun.  helper_lost_peer HOW: the ranks exchange in
- * rounds until the last rank does HOW: stop (SIGSTOP), kill (SIGKILL), astray (goes on to another
- * phase), or all (nobody does; everybody leaves well). */
+ * rounds until the last rank does HOW: stop (SIGSTOP), kill (SIGKILL), bug (a GR_CHECK fails),
+ * astray (goes on to another phase), or all (nobody does; everybody leaves well). */
 #include "kernels/base/log.h"
 #include "trainer/run/comm.h"
 
@@ -23,6 +23,7 @@ static gr_status rounds(struct gr_comm *comm, const char *how)
                 raise(SIGSTOP);
             if (strcmp(how, "kill") == 0)
                 raise(SIGKILL);
+            GR_CHECK(strcmp(how, "bug") != 0, "on purpose");
             astray = strcmp(how, "astray") == 0;
         }
         GR_TRY(gr_comm_exchange(comm, peer, received, BYTES, sent, BYTES,

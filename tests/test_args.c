@@ -127,6 +127,7 @@ TEST(args_unknown_option_is_refused_with_the_nearest)
     expect_refused(WORDS("--modle", "m", "a"), "try: unknown option --modle",
                    "did you mean --model?");
     expect_refused(WORDS("--jsn=1", "a"), "try: unknown option --jsn=1", "did you mean --json?");
+    expect_refused(WORDS("--hepl", "a"), "try: unknown option --hepl", "did you mean --help?");
     expect_refused(WORDS("--help-me", "a"), "try: unknown option --help-me",
                    "graft try --help lists its options");
     expect_refused(WORDS("-x"), "try: unknown option -x", "graft try --help lists its options");
@@ -144,6 +145,20 @@ TEST(args_missing_or_superfluous_value_is_refused)
     expect_refused(WORDS("a", "--json=yes"), "try: --json takes no value (found yes)", "");
     expect_refused(WORDS("a", "--out", "x", "-o", "y"),
                    "try: --out stands twice (found x and y, expected one value)", "give it once");
+}
+
+TEST(args_bounds_of_a_number_belong_to_its_range)
+{
+    struct gr_args *args = NULL;
+
+    ASSERT_OK(read_words(&args, WORDS("a", "-mX", "--seed=0", "--top-p=1")));
+    ASSERT_INT(gr_args_integer(args, "seed", 5), 0);
+    ASSERT(gr_args_real(args, "top-p", 0.5) == 1.0);
+    gr_args_destroy(args);
+    ASSERT_OK(read_words(&args, WORDS("a", "-mX", "--seed=100", "--top-p=0")));
+    ASSERT_INT(gr_args_integer(args, "seed", 5), 100);
+    ASSERT(gr_args_real(args, "top-p", 0.5) == 0.0);
+    gr_args_destroy(args);
 }
 
 TEST(args_number_that_is_wrong_is_refused)

@@ -4,6 +4,7 @@
 set -euo pipefail
 
 graft=$1
+[ -x "$graft" ] || { echo "test_cli.sh: $graft is not there" >&2; exit 1; }
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
@@ -120,6 +121,9 @@ want_out='*'
 expect version_as_json 0 version --json
 if ! [[ $(cat out) =~ ^\{\"graft\":\"[0-9.]+\",\"commit\":\"[^\"]+\",.*\}$ ]]; then
     fail 'version_as_json: not that JSON'
+fi
+if [ "$(wc -l <out)" != 1 ]; then
+    fail 'version_as_json: not one line'
 fi
 
 # ---- config ----

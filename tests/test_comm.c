@@ -3,6 +3,9 @@
 #include "trainer/run/comm.h"
 #include "trainer/run/comm_backend.h"
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 TEST(comm_without_mpirun_is_self)
 {
     struct gr_comm *comm = NULL;
@@ -46,6 +49,22 @@ TEST(comm_agree_status_alone_keeps_the_failure)
     ASSERT_INT(gr_comm_agree_status(comm, GR_ERR_DATA, "test"), GR_ERR_DATA);
     ASSERT_TEXT(gr_error_message(), "a.json: broken");
     ASSERT_TEXT(gr_error_hint(), "mend it");
+    gr_comm_destroy(comm);
+}
+
+TEST(comm_abort_alone_ends_with_the_code)
+{
+    struct gr_comm *comm = NULL;
+    int wait_status = 0;
+    pid_t child;
+
+    ASSERT_OK(gr_comm_create(&comm, 1.0));
+    child = fork();
+    if (child == 0)
+        gr_comm_abort(comm, 138);
+    ASSERT(waitpid(child, &wait_status, 0) == child);
+    ASSERT(WIFEXITED(wait_status));
+    ASSERT_INT(WEXITSTATUS(wait_status), 138);
     gr_comm_destroy(comm);
 }
 

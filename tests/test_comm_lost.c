@@ -23,6 +23,8 @@ static struct outcome run_helper(const char *how)
     int wait_status;
     FILE *pipe;
 
+    setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 1); /* also when started by hand */
+    setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 1);
     snprintf(command, sizeof command, "timeout -k 1 30 %s %s 2>&1", LOST_PEER_COMMAND, how);
     pipe = popen(command, "r");
     ASSERT(pipe != NULL);
@@ -62,8 +64,19 @@ TEST(comm_lost_killed_rank_ends_the_job)
 {
     struct outcome outcome = run_helper("kill");
 
-    ASSERT(outcome.exit_code != 0);
+    ASSERT_MSG(outcome.exit_code == 137 || outcome.exit_code == 138, "exit %d\n%s",
+               outcome.exit_code, outcome.text);
     ASSERT(outcome.seconds < LIMIT_S);
+}
+
+/* At once, without a deadline: mpirun ends the others. */
+TEST(comm_lost_bug_in_a_rank_ends_the_job_with_its_code)
+{
+    struct outcome outcome = run_helper("bug");
+
+    ASSERT_MSG(outcome.exit_code == 70, "exit %d\n%s", outcome.exit_code, outcome.text);
+    assert_says(&outcome, "graft: bug: ");
+    ASSERT_MSG(strstr(outcome.text, " lost during ") == NULL, "%s", outcome.text);
 }
 
 TEST(comm_lost_rank_in_another_phase_is_named_in_time)

@@ -212,6 +212,16 @@ TEST(config_item_of_the_wrong_type_is_refused)
     expect_all_refused(rows, GR_COUNT(rows), "holds an item of the wrong type");
 }
 
+TEST(config_pattern_of_the_wrong_type_is_refused)
+{
+    const struct refusal rows[] = {
+        {"lora: {rank_pattern: {[q]: 4}}", "lora.rank_pattern", "a list", map_range},
+        {"lora: {rank_pattern: {'': 4}}", "lora.rank_pattern", "\"\"", map_range},
+    };
+
+    expect_all_refused(rows, GR_COUNT(rows), "holds a pattern of the wrong type");
+}
+
 TEST(config_value_out_of_range_is_refused)
 {
     const struct refusal rows[] = {

@@ -50,6 +50,7 @@ TEST(config_print_loads_back_to_the_same_configuration)
         ASSERT(back.train.learning_rate == 1.2345678901234568e-5);
         ASSERT(back.train.max_grad_norm == 0.30000000000000004);
         ASSERT_INT(back.device.memory, INT64_C(1536) << 20);
+        ASSERT(strstr(first.data, "  memory: 1536MiB\n") != NULL);
         gr_config_release(&c);
         gr_config_release(&back);
         gr_buffer_clear(&first);

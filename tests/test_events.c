@@ -6,7 +6,6 @@
 #include "tests/test.h"
 #include "trainer/events/events.h"
 
-#include <fcntl.h>
 #include <pthread.h>
 #include <pty.h>
 #include <stdlib.h>
@@ -312,18 +311,25 @@ static int open_terminal(int columns)
     ASSERT(openpty(&ours, &its, NULL, NULL, &size) == 0);
     ASSERT(dup2(its, STDERR_FILENO) == STDERR_FILENO);
     close(its);
-    fcntl(ours, F_SETFL, O_NONBLOCK);
     setenv("TERM", "xterm", 1);
     setenv("NO_COLOR", "1", 1);
     setenv("LC_ALL", "C", 1);
     return ours;
 }
 
+/* What was printed since the last time.  A pseudo-terminal delivers late: read up to a mark. */
 static void read_terminal(int ours, char *text, size_t size)
 {
-    ssize_t length = read(ours, text, size - 1);
+    size_t length = 0;
 
-    text[length < 0 ? 0 : length] = '\0';
+    ASSERT(write(STDERR_FILENO, "@", 1) == 1);
+    do {
+        ssize_t count = read(ours, text + length, size - 1 - length);
+
+        ASSERT(count > 0);
+        length += (size_t)count;
+    } while (text[length - 1] != '@');
+    text[length - 1] = '\0';
 }
 
 static void write_at(struct gr_sink *sink, enum gr_event_kind kind, int64_t step, double unix_s)

@@ -100,6 +100,8 @@ static const struct bad_index {
     {"", "index.json: no valid JSON (line 1: '[' or '{' expected near end of file)"},
     {"{\"weight_map\":\n{\"a\":}}",
      "index.json: no valid JSON (line 2: unexpected token near '}')"},
+    {"{\"weight_map\": {\"a\": \"x\", \"a\": \"y\"}}",
+     "index.json: no valid JSON (line 1: duplicate object key near '\"a\"')"},
     {"{}", "index.json: weight_map names no tensors (found nothing, expected an object)"},
     {"{\"weight_map\": {}}",
      "index.json: weight_map names no tensors (found an empty one, expected an object)"},

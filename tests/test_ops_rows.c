@@ -30,7 +30,7 @@ static void each_width(void (*body)(struct rig *r, const struct size *s))
                 for (int64_t g = 0; g < GR_COUNT(all_gaps); g++) {
                     struct size s = {all_rows[n], 1, all_widths[c], all_gaps[g]};
 
-                    rig_open(&r, isa, 2);
+                    rig_open(&r, isa, 1); /* more: test_ops_threads.c */
                     body(&r, &s);
                     rig_close(&r);
                 }
@@ -45,7 +45,7 @@ static void each_head(void (*body)(struct rig *r, const struct size *s))
 
     for (int i = 0; (isa = rig_isa(i)) != NULL; i++)
         for (int64_t k = 0; k < GR_COUNT(sizes); k++) {
-            rig_open(&r, isa, 2);
+            rig_open(&r, isa, 1); /* more: test_ops_threads.c */
             body(&r, &sizes[k]);
             rig_close(&r);
         }

@@ -82,9 +82,10 @@ TEST(ref_rope_quarter_turn_swaps_halves)
 
 TEST(ref_rmsnorm_known_row_normalised)
 {
-    double row[2] = {3, 4}, ones[2] = {1, 1}, out[2], rstd;
+    double row[2] = {3, 4}, weight[2] = {1, 10}, out[2], rstd;
 
-    ref_rmsnorm_forward(out, &rstd, row, ones, 0, 1, 2);
-    ASSERT_NEAR(rstd, sqrt(2) / 5, 1e-15); /* mean of the squares: 12.5 */
-    ASSERT_NEAR(out[1], 4 * sqrt(2) / 5, 1e-15);
+    ref_rmsnorm_forward(out, &rstd, row, weight, 3.5, 1, 2);
+    ASSERT_NEAR(rstd, 0.25, 1e-15); /* mean of the squares: 12.5 */
+    ASSERT_NEAR(out[0], 0.75, 1e-15);
+    ASSERT_NEAR(out[1], 10, 1e-14);
 }

@@ -43,6 +43,8 @@ static const struct hostile_file {
      "tensor \"a\": bad shape (found [1,1,1,1,1,1,1,1,1], expected at most 8 numbers)"},
     {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,4]}}", 4,
      "tensor \"a\": data_offsets do not fit shape and dtype (found 4 bytes, expected 8)"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,8]}}", 8,
+     "tensor \"a\": data_offsets do not fit shape and dtype (found 8 bytes, expected 4)"},
     {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,0]}}", 0,
      "tensor \"a\": bad shape (found [4294967296,4294967296], expected whole bytes, "
      "fewer than 2^60)"},
@@ -227,6 +229,28 @@ TEST(safetensors_foreign_dtypes_are_read_with_their_size)
     ASSERT_INT(gr_safetensors_find(&file, "e")->bytes, 0);
     ASSERT(gr_safetensors_find(&file, "g") == NULL);
     ASSERT(gr_safetensors_metadata(&file, "format") == NULL);
+    gr_safetensors_close(&file);
+}
+
+/* An empty tensor may stand where another begins or ends. */
+TEST(safetensors_empty_tensors_fill_no_room)
+{
+    struct gr_safetensors file;
+
+    gr_test_enter_folder();
+    gr_test_write_safetensors("x.safetensors",
+                              "{\"b\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]},"
+                              "\"c\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[4,4]},"
+                              "\"a\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}}",
+                              NULL, 4);
+    ASSERT_OK(gr_safetensors_open(&file, "x.safetensors"));
+    ASSERT_INT(file.count, 3);
+    check_consistent(&file);
+    gr_safetensors_close(&file);
+    gr_test_write_safetensors("x.safetensors", "{}", NULL, 0);
+    ASSERT_OK(gr_safetensors_open(&file, "x.safetensors"));
+    ASSERT_INT(file.count, 0);
+    ASSERT(gr_safetensors_find(&file, "a") == NULL);
     gr_safetensors_close(&file);
 }
 

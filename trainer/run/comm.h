@@ -27,7 +27,9 @@ int gr_comm_local_size(const struct gr_comm *comm);
 int gr_comm_io_rank(const struct gr_comm *comm);      /* the one rank that writes files */
 const char *gr_comm_kind(const struct gr_comm *comm); /* "self", "mpi" */
 
-/* Sends and receives at once with one peer; either side may be of 0 bytes. */
+/* Sends and receives at once with one peer; either side may be of 0 bytes.  Both ranks give the
+ * same phase, here and below: messages of different phases never meet.  Once this or anything built
+ * on it has failed, all later calls fail at once: end the job with gr_comm_abort. */
 gr_status gr_comm_exchange(struct gr_comm *comm, int peer, void *received, int64_t receive_bytes,
                            const void *sent, int64_t send_bytes, const char *phase);
 gr_status gr_comm_broadcast(struct gr_comm *comm, int root, void *data, int64_t bytes,
