@@ -2,9 +2,9 @@
 #include "data/chat.h"
 
 #include "data/chat_formats.h"
+#include "data/hash.h"
 #include "kernels/base/alloc.h"
 
-#include <openssl/evp.h>
 #include <string.h>
 
 static const char *const role_names[] = {
@@ -239,20 +239,11 @@ const struct gr_chat_format *gr_chat_format_find(const char *name)
     return format->name == NULL ? NULL : format;
 }
 
-static void sha256_hex(char hex[65], const char *text)
-{
-    unsigned char digest[EVP_MAX_MD_SIZE];
-
-    GR_CHECK(EVP_Digest(text, strlen(text), digest, NULL, EVP_sha256(), NULL) == 1, "SHA-256");
-    for (int i = 0; i < 32; i++)
-        snprintf(hex + 2 * i, 3, "%02x", digest[i]);
-}
-
 const struct gr_chat_format *gr_chat_format_of_template(const char *chat_template)
 {
-    char hex[65];
+    char hex[GR_SHA256_HEX_BYTES];
 
-    sha256_hex(hex, chat_template);
+    gr_sha256_hex(hex, chat_template, (int64_t)strlen(chat_template));
     for (const struct gr_chat_template *t = gr_chat_templates; t->sha256 != NULL; t++)
         if (strcmp(t->sha256, hex) == 0)
             return gr_chat_format_find(t->format);
@@ -271,12 +262,12 @@ static void hint_names(const char *words)
 
 static gr_status fail_template(const char *chat_template)
 {
-    char hex[65];
+    char hex[GR_SHA256_HEX_BYTES];
 
     if (chat_template == NULL) {
         gr_fail(GR_ERR_DATA, "data.chat_format", NULL, "the model has no chat_template");
     } else {
-        sha256_hex(hex, chat_template);
+        gr_sha256_hex(hex, chat_template, (int64_t)strlen(chat_template));
         gr_fail(GR_ERR_DATA, "data.chat_format", NULL,
                 "the model's chat_template is not one graft knows (found SHA-256 %.16s...)", hex);
     }

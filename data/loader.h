@@ -47,6 +47,7 @@ int64_t gr_loader_total_steps(const struct gr_loader *loader); /* S, known befor
 struct gr_loader_place {
     int64_t epoch;            /* from 0 */
     int64_t epoch_first_step; /* the epoch's first step */
+    int64_t epoch_steps;      /* steps of the whole epoch */
 };
 struct gr_loader_place gr_loader_place(struct gr_loader *loader, int64_t step);
 

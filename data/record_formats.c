@@ -2,7 +2,7 @@
  * A new format is a reader and one entry in the table at the end. */
 #include "data/record_formats.h"
 
-#include "data/record_reader.h"
+#include "data/json.h"
 #include "kernels/base/alloc.h"
 
 #include <string.h>
@@ -68,7 +68,7 @@ static gr_status get_string(const char **text, const struct gr_record_context *c
 
     if (!json_is_string(value))
         return gr_fail(GR_ERR_DATA, context->place, NULL,
-                       "%s%s has the wrong type (found %s, expected a string)", prefix, key,
+                       "%s%s has the wrong type (found %s, expected text)", prefix, key,
                        gr_json_type_name(value));
     *text = json_string_value(value);
     return GR_OK;
@@ -125,8 +125,8 @@ static gr_status read_messages(struct gr_record_context *context, const json_t *
 
     if (count == 0)
         return gr_fail(GR_ERR_DATA, context->place, NULL,
-                       "messages holds no message (found %s, expected an array of messages)",
-                       json_is_array(messages) ? "an empty array" : gr_json_type_name(messages));
+                       "messages holds no message (found %s, expected a list of messages)",
+                       json_is_array(messages) ? "an empty list" : gr_json_type_name(messages));
     if ((int64_t)count > context->message_capacity) {
         context->message_capacity = 2 * (int64_t)count;
         context->message =

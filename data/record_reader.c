@@ -1,21 +1,12 @@
 /* Splitting files into records and parsing them.  See record_reader.h. */
 #include "data/record_reader.h"
 
+#include "data/json.h"
 #include "kernels/base/alloc.h"
 
 #include <errno.h>
 #include <string.h>
 #include <utf8proc.h>
-
-const char *gr_json_type_name(const json_t *value)
-{
-    static const char *const names[] = {
-        [JSON_OBJECT] = "an object", [JSON_ARRAY] = "an array", [JSON_STRING] = "a string",
-        [JSON_INTEGER] = "a number", [JSON_REAL] = "a number",  [JSON_TRUE] = "true",
-        [JSON_FALSE] = "false",      [JSON_NULL] = "null"};
-
-    return value == NULL ? "nothing" : names[json_typeof(value)];
-}
 
 static int next_byte(struct gr_record_reader *reader)
 {

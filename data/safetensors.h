@@ -4,6 +4,7 @@
 #ifndef GR_DATA_SAFETENSORS_H
 #define GR_DATA_SAFETENSORS_H
 
+#include "data/file_map.h"
 #include "kernels/base/buffer.h"
 #include "kernels/base/dtype.h"
 #include "kernels/base/status.h"
@@ -20,14 +21,14 @@ struct gr_safetensors_entry {
 
 struct gr_safetensors {
     char *path;
-    const unsigned char *map; /* the whole file, read-only, shared */
-    int64_t file_bytes;
+    struct gr_file_map map;             /* the whole file */
     struct gr_safetensors_entry *entry; /* [count] sorted by name */
     int64_t count;
     void *json; /* owns names */
 };
 
-/* Maps and checks a file.  Errors: ERR_DATA / ERR_NOT_FOUND naming file and tensor. */
+/* Maps and checks a file: header, dtypes, shapes, and that the tensors fill the file without hole
+ * or overlap.  Errors: ERR_DATA / ERR_NOT_FOUND naming file and tensor. */
 gr_status gr_safetensors_open(struct gr_safetensors *file, const char *path);
 void gr_safetensors_close(struct gr_safetensors *file);
 /* NULL if there is no such tensor. */
@@ -47,7 +48,8 @@ struct gr_safetensors_item {
     const void *data;
 };
 /* The whole file as bytes: header with metadata {"format":"pt"} plus `metadata` pairs (key, value,
- * key, value, ..., NULL; or NULL), tensors ordered as the reference writer does. */
+ * key, value, ..., NULL; or NULL), tensors ordered as the reference writer does.  Names are
+ * distinct. Replaces what was in `bytes`; takes no other memory. */
 void gr_safetensors_write(struct gr_buffer *bytes, const struct gr_safetensors_item *item,
                           int64_t count, const char *const *metadata);
 

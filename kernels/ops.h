@@ -161,11 +161,11 @@ void gr_copy(struct gr_device *dev, gr_tensor y,
 /* A run of the flat buffers with its own rate, and the compute copy of that run. */
 struct gr_adamw_span {
     int64_t begin, end;
-    float learning_rate; /* of this step */
-    float weight_decay;
+    double learning_rate; /* of this step */
+    double weight_decay;
     gr_tensor copy; /* (end-begin) rewritten in the compute dtype; none: computes on param itself */
 };
-/* AdamW in torch's order, f32:
+/* AdamW in torch's order, f32; scalar factors in f64, then rounded to f32:
  *   p *= 1 - lr*wd;  m += (g-m)(1-b1);  v = b2 v + (1-b2) g^2;
  *   p -= lr/(1-b1^k) * m / (sqrt(v)/sqrt(1-b2^k) + eps)
  * Source: Loshchilov & Hutter 2017, arXiv:1711.05101; torch/optim/adamw.py, single tensor. */

@@ -1,12 +1,9 @@
 /* See data_folder.h. */
 #include "tests/data_folder.h"
 
-#include "kernels/base/alloc.h"
 #include "kernels/base/log.h"
+#include "tests/files.h"
 #include "tests/test.h"
-
-#include <stdlib.h>
-#include <unistd.h>
 
 static const char chatml_template[] =
     "{% for message in messages %}"
@@ -14,19 +11,11 @@ static const char chatml_template[] =
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
-char *data_folder_path(const struct data_folder *f, const char *name)
+void write_json(const char *path, json_t *json)
 {
-    return gr_format("%s/%s", f->folder, name);
-}
-
-void data_folder_write_json(const struct data_folder *f, const char *name, json_t *json)
-{
-    char *path = data_folder_path(f, name);
-
     ASSERT(json != NULL);
     ASSERT_INT(json_dump_file(json, path, 0), 0);
     json_decref(json);
-    gr_free(path);
 }
 
 /* Token id = byte, in the alphabet byte-level tokenizers write bytes in; then the special tokens.
@@ -56,7 +45,7 @@ static json_t *special_token(int id, const char *content)
                      "single_word", 0, "lstrip", 0, "rstrip", 0, "normalized", 0, "special", 1);
 }
 
-static void write_tokenizer(const struct data_folder *f)
+static void write_tokenizer(void)
 {
     json_t *specials =
         json_pack("[o, o, o, o]", special_token(BOS, "<s>"), special_token(EOS, "</s>"),
@@ -73,19 +62,19 @@ static void write_tokenizer(const struct data_folder *f)
                              "TemplateProcessing", "single", bos, text, "pair", bos, text,
                              "special_tokens", "<s>", "id", "<s>", "ids", BOS, "tokens", "<s>");
 
-    data_folder_write_json(f, "tokenizer.json",
-                           json_pack("{s:s, s:n, s:n, s:o, s:n, s:O, s:o, s:o, s:o}", "version",
-                                     "1.0", "truncation", "padding", "added_tokens", specials,
-                                     "normalizer", "pre_tokenizer", bytes, "post_processor", post,
-                                     "decoder", bytes, "model", model));
-    data_folder_write_json(f, "tokenizer_config.json",
-                           json_pack("{s:s, s:s, s:s}", "bos_token", "<s>", "eos_token", "</s>",
-                                     "chat_template", chatml_template));
+    write_json("tokenizer.json",
+               json_pack("{s:s, s:n, s:n, s:o, s:n, s:O, s:o, s:o, s:o}", "version", "1.0",
+                         "truncation", "padding", "added_tokens", specials, "normalizer",
+                         "pre_tokenizer", bytes, "post_processor", post, "decoder", bytes, "model",
+                         model));
+    write_json("tokenizer_config.json",
+               json_pack("{s:s, s:s, s:s}", "bos_token", "<s>", "eos_token", "</s>",
+                         "chat_template", chatml_template));
 }
 
 void data_folder_begin(struct data_folder *f)
 {
-    *f = (struct data_folder){.folder = "/tmp/graft-test-data-XXXXXX",
+    *f = (struct data_folder){.data = "data.jsonl",
                               .options = {.format = "auto",
                                           .chat_format = "auto",
                                           .too_long = "truncate",
@@ -93,41 +82,20 @@ void data_folder_begin(struct data_folder *f)
                                           .max_length = 2048,
                                           .fallback_eos = -1}};
     gr_log_speaks(false);
-    ASSERT(mkdtemp(f->folder) != NULL);
-    f->data = data_folder_path(f, "data.jsonl");
-    write_tokenizer(f);
-    ASSERT_OK(gr_tokenizer_create(&f->tokenizer, f->folder));
+    gr_test_enter_folder();
+    write_tokenizer();
+    ASSERT_OK(gr_tokenizer_create(&f->tokenizer, "."));
 }
 
 void data_folder_end(struct data_folder *f)
 {
-    static const char *const names[] = {"tokenizer.json", "tokenizer_config.json", "data.jsonl"};
-
-    for (int64_t i = 0; i < GR_COUNT(names); i++) {
-        char *path = data_folder_path(f, names[i]);
-
-        unlink(path);
-        gr_free(path);
-    }
-    rmdir(f->folder);
     gr_documents_release(&f->documents);
     gr_tokenizer_destroy(f->tokenizer);
-    gr_free(f->data);
-}
-
-void write_text(const char *path, const char *text)
-{
-    FILE *file = fopen(path, "wb");
-
-    ASSERT(file != NULL);
-    ASSERT(fputs(text, file) >= 0);
-    fclose(file);
 }
 
 gr_status data_folder_read(struct data_folder *f, const char *text)
 {
-    write_text(f->data, text);
+    gr_test_write_text(f->data, text);
     gr_documents_release(&f->documents);
-    return gr_records_read(&f->documents, f->tokenizer, (const char *const *)&f->data, 1,
-                           &f->options);
+    return gr_records_read(&f->documents, f->tokenizer, &f->data, 1, &f->options);
 }

@@ -17,6 +17,13 @@ TEST(status_first_message_wins)
     ASSERT(!gr_error_is_set());
 }
 
+TEST(status_message_stays_on_one_line)
+{
+    gr_fail(GR_ERR_DATA, "a\nb", NULL, "tensor \"%s\"", "x\x1b[2J\r\ty\x7f\xc3\xbc");
+    ASSERT_TEXT(gr_error_message(), "a?b: tensor \"x?[2J??y?\xc3\xbc\"");
+    gr_error_clear();
+}
+
 TEST(status_exit_codes_are_those_of_the_contract)
 {
     ASSERT_INT(gr_status_exit_code(GR_ERR_USAGE), 2);

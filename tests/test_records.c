@@ -4,6 +4,7 @@
 #include "kernels/base/alloc.h"
 #include "kernels/base/log.h"
 #include "tests/data_folder.h"
+#include "tests/files.h"
 #include "tests/test.h"
 
 #include <stdlib.h>
@@ -161,17 +162,13 @@ TEST(records_too_long_is_cut_dropped_or_refused)
 TEST(records_files_are_numbered_counted_and_may_differ_in_format)
 {
     struct data_folder f;
-    const char *files[2];
-    char *other;
+    static const char *const files[] = {"data.jsonl", "other.json"};
 
     data_folder_begin(&f);
-    other = data_folder_path(&f, "other.json");
-    write_text(other, conversation);
-    write_text(f.data,
-               "{\"text\": \"x\", \"id\": 7}\n"
-               "{\"text\": \"0123456789012345678901234567890123456789012345678901234567\"}\n");
-    files[0] = f.data;
-    files[1] = other;
+    gr_test_write_text("other.json", conversation);
+    gr_test_write_text(
+        f.data, "{\"text\": \"x\", \"id\": 7}\n"
+                "{\"text\": \"0123456789012345678901234567890123456789012345678901234567\"}\n");
     f.options.max_length = 58; /* as many as the conversation has; the second text has 60 */
     f.options.too_long = "drop";
     ASSERT_OK(gr_records_read(&f.documents, f.tokenizer, files, 2, &f.options));
@@ -180,8 +177,6 @@ TEST(records_files_are_numbered_counted_and_may_differ_in_format)
     ASSERT_INT(f.documents.document[0].source, 0);
     ASSERT_INT(f.documents.document[1].source, 1);
     ASSERT_INT(f.documents.document[1].length, 58);
-    unlink(other);
-    gr_free(other);
     data_folder_end(&f);
 }
 
@@ -205,7 +200,7 @@ static const struct {
      "a\n",
      "auto", ": bad UTF-8 (found byte 0xef as byte 1 of the file)"},
     {"line that is no object", "{\"text\": \"a\"}\n\"b\"\n", "auto",
-     ":2: a record is not an object (found a string, expected an object)"},
+     ":2: a record is not an object (found text, expected an object)"},
     {"array cut off", "[{\"text\": \"a\"},\n{\"text\": ", "auto",
      ":2: broken JSON: the array that begins the file has no end"},
     {"array broken inside", "[{\"text\": \"a\"},\n\n{\n\"text\": ]}]", "auto",
@@ -226,29 +221,29 @@ static const struct {
     {"format asked for is not there", "{\"text\": \"a\"}\n", "messages",
      ":1: key messages is missing for format messages (found text)"},
     {"text is a number", "{\"text\": 1}\n", "auto",
-     ":1: text has the wrong type (found a number, expected a string)"},
+     ":1: text has the wrong type (found a number, expected text)"},
     {"no messages", "{\"messages\": []}\n", "auto",
-     ":1: messages holds no message (found an empty array, expected an array of messages)"},
+     ":1: messages holds no message (found an empty list, expected a list of messages)"},
     {"messages is a string", "{\"messages\": \"hi\"}\n", "auto",
-     ":1: messages holds no message (found a string, expected an array of messages)"},
+     ":1: messages holds no message (found text, expected a list of messages)"},
     {"message is a string", "{\"messages\": [\"hi\"]}\n", "auto",
-     ":1: messages[0] is not a message (found a string, expected an object with role and "
+     ":1: messages[0] is not a message (found text, expected an object with role and "
      "content)"},
     {"unknown role", "{\"messages\": [{\"role\": \"human\", \"content\": \"a\"}]}\n", "auto",
      ":1: messages[0].role is unknown (found human, expected system, user or assistant)"},
     {"no role", "{\"messages\": [{\"from\": \"human\", \"value\": \"a\"}]}\n", "auto",
-     ":1: messages[0].role has the wrong type (found nothing, expected a string)"},
+     ":1: messages[0].role has the wrong type (found nothing, expected text)"},
     {"content in parts",
      "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", "
      "\"content\": [{\"type\": \"text\"}]}]}\n",
-     "auto", ":1: messages[1].content has the wrong type (found an array, expected a string)"},
+     "auto", ":1: messages[1].content has the wrong type (found a list, expected text)"},
     {"empty content", "{\"messages\": [{\"role\": \"user\", \"content\": \"\"}]}\n", "auto",
      ":1: messages[0].content is empty (found a user turn without text)"},
     {"tool calls",
      "{\"messages\": [{\"role\": \"assistant\", \"content\": \"a\", \"tool_calls\": [1]}]}\n",
-     "auto", ":1: messages[0].tool_calls is not supported (found an array)"},
+     "auto", ":1: messages[0].tool_calls is not supported (found a list)"},
     {"tools", "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}], \"tools\": [{}]}\n",
-     "auto", ":1: tools is not supported (found an array)"},
+     "auto", ":1: tools is not supported (found a list)"},
     {"BOS in the data", "{\"text\": \"<s>a\"}\n", "auto",
      ":1: two BOS tokens in a row (found <s> twice at token 0)"},
     {"nobody answers", "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}\n", "auto",
@@ -262,7 +257,7 @@ TEST(records_bad_data_is_refused_naming_file_line_and_key)
 
     data_folder_begin(&f);
     for (int64_t i = 0; i < GR_COUNT(bad); i++) {
-        char *expected = gr_format("%s%s", f.data, bad[i].error);
+        char *expected = gr_format("data.jsonl%s", bad[i].error);
 
         f.options.format = bad[i].format;
         ASSERT_MSG(data_folder_read(&f, bad[i].data) == GR_ERR_DATA, "%s: was taken", bad[i].name);
@@ -323,8 +318,8 @@ TEST(records_eos_of_the_configuration_is_the_fallback)
     const struct gr_document *d;
 
     data_folder_begin(&f);
-    data_folder_write_json(&f, "tokenizer_config.json", json_pack("{s:s}", "bos_token", "<s>"));
-    ASSERT_OK(gr_tokenizer_create(&bare, f.folder));
+    write_json("tokenizer_config.json", json_pack("{s:s}", "bos_token", "<s>"));
+    ASSERT_OK(gr_tokenizer_create(&bare, "."));
     gr_tokenizer_destroy(f.tokenizer);
     f.tokenizer = bare;
     ASSERT_INT(data_folder_read(&f, "{\"text\": \"a\"}\n"), GR_ERR_DATA);
@@ -363,8 +358,7 @@ TEST(records_long_lines_do_not_stay_in_memory)
         fprintf(file, "{%.*s\"text\": \"abc\"}\n", LINE, line);
     fclose(file);
     before = peak_bytes();
-    ASSERT_OK(
-        gr_records_read(&f.documents, f.tokenizer, (const char *const *)&f.data, 1, &f.options));
+    ASSERT_OK(gr_records_read(&f.documents, f.tokenizer, &f.data, 1, &f.options));
     ASSERT(peak_bytes() - before < 8000000);
     ASSERT_INT(f.documents.count, LINES);
     ASSERT_INT(f.documents.token_count, LINES * 5);

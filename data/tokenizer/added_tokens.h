@@ -34,9 +34,8 @@ struct gr_added_tokens {
 };
 
 /* root["added_tokens"].  Ids must be those that `tokenizers` would give.  Errors: ERR_DATA. */
-gr_status gr_added_tokens_read(struct gr_added_tokens *added, const json_t *root,
-                               const struct gr_vocab *model, const struct gr_stage *normalizer,
-                               const char *file);
+gr_status gr_added_tokens_read(struct gr_added_tokens *added, const struct gr_json *root,
+                               const struct gr_vocab *model, const struct gr_stage *normalizer);
 void gr_added_tokens_release(struct gr_added_tokens *added);
 
 /* Cuts the added tokens of one tree out of every piece that is still text. */

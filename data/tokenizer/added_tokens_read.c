@@ -80,27 +80,25 @@ static gr_status check_token(const struct gr_added_tokens *added, const struct g
     return GR_OK;
 }
 
-static gr_status read_token(struct gr_added_tokens *added, const json_t *json,
-                            const struct gr_vocab *model, const char *place)
+static gr_status read_token(struct gr_added_tokens *added, const struct gr_json *json,
+                            const struct gr_vocab *model)
 {
-    struct gr_added_token token;
-    const char *content;
-    int64_t length;
+    struct gr_added_token token = {.normalized = true};
+    const json_t *text = json_object_get(json->value, "content");
+    const char *content = json_string_value(text);
+    int64_t length = (int64_t)json_string_length(text);
     gr_status status;
 
-    if (!json_is_object(json))
-        GR_TRY(gr_json_wrong(json, "an entry", "an object", place));
-    GR_TRY(gr_json_check_keys(json, keys, place));
-    GR_TRY(gr_json_get_text(&content, &length, json, "content", place));
+    GR_TRY(gr_json_check_keys(json, keys));
     if (length == 0)
-        GR_TRY(gr_json_wrong(json, "content", "a text", place));
-    GR_TRY(gr_json_get_id(&token.id, GR_VOCAB_ID_LIMIT, json, "id", place));
-    GR_TRY(gr_json_get_bool(&token.single_word, false, json, "single_word", place));
-    GR_TRY(gr_json_get_bool(&token.lstrip, false, json, "lstrip", place));
-    GR_TRY(gr_json_get_bool(&token.rstrip, false, json, "rstrip", place));
-    GR_TRY(gr_json_get_bool(&token.normalized, true, json, "normalized", place));
-    GR_TRY(gr_json_get_bool(&token.special, false, json, "special", place));
-    GR_TRY(check_token(added, model, content, length, token.id, place));
+        GR_TRY(gr_json_wrong(json, "content", text, "a text"));
+    GR_TRY(gr_json_id(&token.id, json, "id"));
+    GR_TRY(gr_json_bool(&token.single_word, json, "single_word"));
+    GR_TRY(gr_json_bool(&token.lstrip, json, "lstrip"));
+    GR_TRY(gr_json_bool(&token.rstrip, json, "rstrip"));
+    GR_TRY(gr_json_bool(&token.normalized, json, "normalized"));
+    GR_TRY(gr_json_bool(&token.special, json, "special"));
+    GR_TRY(check_token(added, model, content, length, token.id, json->place));
     gr_vocab_add(&added->vocab, content, length, token.id);
     added->token[added->count++] = token;
 out:
@@ -131,21 +129,23 @@ static void make_trees(struct gr_added_tokens *added, const struct gr_stage *nor
     }
 }
 
-gr_status gr_added_tokens_read(struct gr_added_tokens *added, const json_t *root,
-                               const struct gr_vocab *model, const struct gr_stage *normalizer,
-                               const char *file)
+gr_status gr_added_tokens_read(struct gr_added_tokens *added, const struct gr_json *root,
+                               const struct gr_vocab *model, const struct gr_stage *normalizer)
 {
-    const json_t *list = json_object_get(root, "added_tokens");
-    char *place = gr_format("%s: added_tokens", file);
+    const json_t *list = json_object_get(root->value, "added_tokens");
+    char *place = gr_format("%s: added_tokens", root->place);
     gr_status status = GR_OK;
 
-    if (list == NULL || json_is_null(list))
+    if (!gr_json_has(root, "added_tokens"))
         goto out;
     if (!json_is_array(list))
-        GR_TRY(gr_json_wrong(list, "added_tokens", "a list", place));
+        GR_TRY(gr_json_wrong(root, "added_tokens", list, "a list"));
     added->token = GR_NEW_ARRAY(struct gr_added_token, (int64_t)json_array_size(list) + 1);
-    for (size_t i = 0; i < json_array_size(list); i++)
-        GR_TRY(read_token(added, json_array_get(list, i), model, place));
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        struct gr_json json = {json_array_get(list, i), place};
+
+        GR_TRY(read_token(added, &json, model));
+    }
     make_trees(added, normalizer);
 out:
     gr_free(place);

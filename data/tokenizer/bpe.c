@@ -16,7 +16,8 @@ struct gr_symbol {
 
 struct gr_candidate {
     int32_t rank, position; /* position: index of the left symbol */
-    int32_t merged;
+    int32_t left, right;    /* ids of the pair when it was found */
+    int32_t merged;         /* id of what they make */
 };
 
 static const struct gr_merge *find_merge(const struct gr_bpe *bpe, int32_t left, int32_t right)
@@ -132,7 +133,20 @@ static void push_pair(const struct gr_bpe *bpe, struct gr_bpe_work *work, int32_
         return;
     merge = find_merge(bpe, work->symbol[left].id, work->symbol[right].id);
     if (merge != NULL)
-        push(work, (struct gr_candidate){merge->rank, left, merge->merged});
+        push(work, (struct gr_candidate){merge->rank, left, work->symbol[left].id,
+                                         work->symbol[right].id, merge->merged});
+}
+
+/* The pair may have changed since it was found: it counts if it still makes the same token. */
+static bool still_merges(const struct gr_bpe *bpe, struct gr_candidate candidate, int32_t left,
+                         int32_t right)
+{
+    const struct gr_merge *merge;
+
+    if (left == candidate.left && right == candidate.right)
+        return true;
+    merge = find_merge(bpe, left, right);
+    return merge != NULL && merge->merged == candidate.merged;
 }
 
 static void merge_all(const struct gr_bpe *bpe, struct gr_bpe_work *work)
@@ -145,14 +159,11 @@ static void merge_all(const struct gr_bpe *bpe, struct gr_bpe_work *work)
     while (work->heap_count > 0) {
         struct gr_candidate top = pop(work);
         struct gr_symbol *left = &symbol[top.position], *right;
-        const struct gr_merge *merge;
 
         if (left->id < 0 || left->next < 0)
             continue;
         right = &symbol[left->next];
-        /* The pair may have changed since: it counts if it still merges into the same token. */
-        merge = find_merge(bpe, left->id, right->id);
-        if (merge == NULL || merge->merged != top.merged)
+        if (!still_merges(bpe, top, left->id, right->id))
             continue;
         left->id = top.merged;
         left->end = right->end;

@@ -3,7 +3,7 @@
 #ifndef GR_DATA_TOKENIZER_BPE_H
 #define GR_DATA_TOKENIZER_BPE_H
 
-#include "data/tokenizer/json.h"
+#include "data/json.h"
 #include "data/tokenizer/text.h"
 #include "data/tokenizer/tokenizer.h"
 #include "data/tokenizer/vocab.h"
@@ -21,8 +21,8 @@ struct gr_bpe {
     bool fuse_unknown, byte_fallback, ignore_merges;
 };
 
-/* root["model"]; `file` is for messages. */
-gr_status gr_bpe_read(struct gr_bpe *bpe, const json_t *root, const char *file);
+/* Reads root["model"]. */
+gr_status gr_bpe_read(struct gr_bpe *bpe, const struct gr_json *root);
 void gr_bpe_release(struct gr_bpe *bpe);
 
 /* Memory of one encoding, reused from word to word; zeroed when new. */

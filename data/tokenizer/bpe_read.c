@@ -1,6 +1,7 @@
 /* Reads a BPE model: vocabulary, merges, options.  See bpe.h. */
 #include "data/tokenizer/bpe.h"
 
+#include "data/tokenizer/strict_json.h"
 #include "kernels/base/alloc.h"
 
 #include <stdio.h>
@@ -31,30 +32,30 @@ struct gr_merge *gr_bpe_merge_slot(const struct gr_bpe *bpe, int32_t left, int32
     return &bpe->merge[i];
 }
 
-static gr_status read_vocab(struct gr_vocab *vocab, const json_t *model, const char *place)
+static gr_status read_vocab(struct gr_vocab *vocab, const struct gr_json *model)
 {
-    const json_t *list = json_object_get(model, "vocab");
+    struct gr_json list = {0};
     struct gr_buffer text = {0};
     const char *key;
     json_t *value;
-    gr_status status = GR_OK;
+    gr_status status;
 
-    if (!json_is_object(list))
-        return gr_json_wrong(list, "vocab", "an object", place);
-    json_object_foreach((json_t *)list, key, value)
+    GR_TRY(gr_json_need(model, "vocab"));
+    GR_TRY(gr_json_object(&list, model, "vocab"));
+    json_object_foreach(list.value, key, value)
     {
         int32_t id;
 
-        (void)value;
-        GR_TRY(gr_json_get_id(&id, GR_VOCAB_ID_LIMIT, list, key, place));
+        GR_TRY(gr_json_id(&id, &list, key));
         if (gr_vocab_index(vocab, id) >= 0)
-            GR_TRY(gr_fail(GR_ERR_DATA, place, NULL, "id %d is given to two tokens, one is \"%s\"",
-                           (int)id, key));
-        gr_json_key_text(&text, key);
+            GR_TRY(gr_fail(GR_ERR_DATA, list.place, NULL,
+                           "id %d is given to two tokens, one is \"%s\"", (int)id, key));
+        gr_json_key(&text, key);
         gr_vocab_add(vocab, text.data, (int64_t)text.length, id);
     }
 out:
     gr_buffer_release(&text);
+    gr_json_release(&list);
     return status;
 }
 
@@ -80,15 +81,15 @@ static bool split_merge(const json_t *json, const char *part[2], int64_t length[
     return true;
 }
 
-static gr_status add_merge(struct gr_bpe *bpe, const json_t *json, int64_t rank,
-                           struct gr_buffer *joined, const char *place)
+static gr_status add_merge(struct gr_bpe *bpe, const struct gr_json *model, const json_t *json,
+                           int64_t rank, struct gr_buffer *joined)
 {
     const char *part[2];
     int64_t length[2];
     int32_t id[2], merged;
 
     if (!split_merge(json, part, length))
-        return gr_json_wrong(json, "a merge", "\"left right\" or [\"left\", \"right\"]", place);
+        return gr_json_wrong(model, "a merge", json, "\"left right\" or [\"left\", \"right\"]");
     gr_buffer_clear(joined);
     for (int i = 0; i < 2; i++) {
         id[i] = gr_vocab_id(&bpe->vocab, part[i], length[i]);
@@ -96,20 +97,20 @@ static gr_status add_merge(struct gr_bpe *bpe, const json_t *json, int64_t rank,
     }
     merged = gr_vocab_id(&bpe->vocab, joined->data, (int64_t)joined->length);
     if (id[0] < 0 || id[1] < 0 || merged < 0)
-        return gr_json_wrong(json, "a merge", "two tokens that make a third of the vocab", place);
+        return gr_json_wrong(model, "a merge", json, "two tokens of the vocab that make a third");
     *gr_bpe_merge_slot(bpe, id[0], id[1]) =
         (struct gr_merge){(uint64_t)id[0] << 32 | (uint32_t)id[1], (int32_t)rank, merged};
     return GR_OK;
 }
 
-static gr_status read_merges(struct gr_bpe *bpe, const json_t *model, const char *place)
+static gr_status read_merges(struct gr_bpe *bpe, const struct gr_json *model)
 {
-    const json_t *list = json_object_get(model, "merges");
+    const json_t *list = json_object_get(model->value, "merges");
     struct gr_buffer joined = {0};
     gr_status status = GR_OK;
 
     if (!json_is_array(list))
-        return gr_json_wrong(list, "merges", "a list", place);
+        return gr_json_wrong(model, "merges", list, "a list");
     bpe->merge_slots = 1024;
     while (bpe->merge_slots < 2 * (int64_t)json_array_size(list))
         bpe->merge_slots *= 2;
@@ -117,52 +118,56 @@ static gr_status read_merges(struct gr_bpe *bpe, const json_t *model, const char
     for (int64_t i = 0; i < bpe->merge_slots; i++)
         bpe->merge[i].rank = -1;
     for (size_t i = 0; i < json_array_size(list); i++)
-        GR_TRY(add_merge(bpe, json_array_get(list, i), (int64_t)i, &joined, place));
+        GR_TRY(add_merge(bpe, model, json_array_get(list, i), (int64_t)i, &joined));
 out:
     gr_buffer_release(&joined);
     return status;
 }
 
 /* Options that would change the tokens in ways graft does not follow. */
-static gr_status refuse_others(const json_t *model, const char *place)
+static gr_status refuse_others(const struct gr_json *model)
 {
     static const char *const affixes[] = {"continuing_subword_prefix", "end_of_word_suffix"};
-    const char *type, *text;
-    int64_t length;
+    const char *type = "BPE"; /* the oldest files have no type */
+    double dropout = 0;
     gr_status status;
 
-    GR_TRY(gr_json_check_keys(model, model_keys, place));
-    GR_TRY(gr_json_get_text(&type, &length, model, "type", place));
-    if (type != NULL && strcmp(type, "BPE") != 0) /* the oldest files have no type */
-        GR_TRY(gr_fail(GR_ERR_DATA, place,
+    GR_TRY(gr_json_text(&type, model, "type"));
+    if (strcmp(type, "BPE") != 0)
+        GR_TRY(gr_fail(GR_ERR_DATA, model->place,
                        "graft reads the BPE tokenizers of common decoder models",
                        "type \"%s\" is not supported (known: BPE)", type));
-    if (json_number_value(json_object_get(model, "dropout")) != 0)
-        GR_TRY(gr_fail(GR_ERR_DATA, place, "set it to null",
+    GR_TRY(gr_json_check_keys(model, model_keys));
+    GR_TRY(gr_json_number(&dropout, model, "dropout"));
+    if (dropout != 0)
+        GR_TRY(gr_fail(GR_ERR_DATA, model->place, "set it to null",
                        "dropout is not supported: it makes tokens random"));
     for (int i = 0; i < 2; i++) {
-        GR_TRY(gr_json_get_text(&text, &length, model, affixes[i], place));
-        if (length > 0)
-            GR_TRY(
-                gr_fail(GR_ERR_DATA, place, NULL, "%s \"%s\" is not supported", affixes[i], text));
+        const char *affix = "";
+
+        GR_TRY(gr_json_text(&affix, model, affixes[i]));
+        if (affix[0] != '\0')
+            GR_TRY(gr_fail(GR_ERR_DATA, model->place, NULL, "%s \"%s\" is not supported",
+                           affixes[i], affix));
     }
 out:
     return status;
 }
 
-static gr_status read_options(struct gr_bpe *bpe, const json_t *model, const char *place)
+static gr_status read_options(struct gr_bpe *bpe, const struct gr_json *model)
 {
-    const char *unknown;
-    int64_t length;
+    const char *unknown = NULL;
     gr_status status;
 
-    GR_TRY(gr_json_get_bool(&bpe->fuse_unknown, false, model, "fuse_unk", place));
-    GR_TRY(gr_json_get_bool(&bpe->byte_fallback, false, model, "byte_fallback", place));
-    GR_TRY(gr_json_get_bool(&bpe->ignore_merges, false, model, "ignore_merges", place));
-    GR_TRY(gr_json_get_text(&unknown, &length, model, "unk_token", place));
-    bpe->unknown_id = unknown == NULL ? -1 : gr_vocab_id(&bpe->vocab, unknown, length);
+    GR_TRY(gr_json_bool(&bpe->fuse_unknown, model, "fuse_unk"));
+    GR_TRY(gr_json_bool(&bpe->byte_fallback, model, "byte_fallback"));
+    GR_TRY(gr_json_bool(&bpe->ignore_merges, model, "ignore_merges"));
+    GR_TRY(gr_json_text(&unknown, model, "unk_token"));
+    bpe->unknown_id =
+        unknown == NULL ? -1 : gr_vocab_id(&bpe->vocab, unknown, (int64_t)strlen(unknown));
     if (unknown != NULL && bpe->unknown_id < 0)
-        GR_TRY(gr_fail(GR_ERR_DATA, place, NULL, "unk_token \"%s\" is not in the vocab", unknown));
+        GR_TRY(gr_fail(GR_ERR_DATA, model->place, NULL, "unk_token \"%s\" is not in the vocab",
+                       unknown));
     for (int byte = 0; byte < 256; byte++) {
         char text[8];
         int count = snprintf(text, sizeof text, "<0x%02X>", (unsigned)byte);
@@ -173,21 +178,19 @@ out:
     return status;
 }
 
-gr_status gr_bpe_read(struct gr_bpe *bpe, const json_t *root, const char *file)
+gr_status gr_bpe_read(struct gr_bpe *bpe, const struct gr_json *root)
 {
-    const json_t *model = json_object_get(root, "model");
-    char *place = gr_format("%s: model", file);
+    struct gr_json model = {0};
     gr_status status;
 
-    if (!json_is_object(model))
-        GR_TRY(gr_fail(GR_ERR_DATA, place, "this is not a tokenizer.json of `tokenizers`",
-                       "is missing"));
-    GR_TRY(refuse_others(model, place));
-    GR_TRY(read_vocab(&bpe->vocab, model, place));
-    GR_TRY(read_options(bpe, model, place));
-    GR_TRY(read_merges(bpe, model, place));
+    GR_TRY(gr_json_need(root, "model"));
+    GR_TRY(gr_json_object(&model, root, "model"));
+    GR_TRY(refuse_others(&model));
+    GR_TRY(read_vocab(&bpe->vocab, &model));
+    GR_TRY(read_options(bpe, &model));
+    GR_TRY(read_merges(bpe, &model));
 out:
-    gr_free(place);
+    gr_json_release(&model);
     return status;
 }
 

@@ -60,11 +60,10 @@ const struct gr_component_option gr_replace_options[] = {
     {0},
 };
 
-gr_status gr_metaspace_prepare(struct gr_component *c, const json_t *json, const char *place)
+gr_status gr_metaspace_prepare(struct gr_component *c, const struct gr_json *json)
 {
-    (void)json;
     if (!c->add_prefix_space && c->prepend_scheme != GR_PREPEND_NEVER)
-        return gr_fail(GR_ERR_DATA, place, "write \"prepend_scheme\": \"never\" in its place",
+        return gr_fail(GR_ERR_DATA, json->place, "write \"prepend_scheme\": \"never\" in its place",
                        "add_prefix_space contradicts prepend_scheme (found false and \"%s\")",
                        prepend_scheme_words[c->prepend_scheme]);
     gr_pattern_set_literal(&c->pattern, c->text, c->text_length);
@@ -72,8 +71,9 @@ gr_status gr_metaspace_prepare(struct gr_component *c, const json_t *json, const
 }
 
 static gr_status read_word(int *found, const struct gr_component_option *option,
-                           const json_t *value, const char *place)
+                           const struct gr_json *json)
 {
+    const json_t *value = json_object_get(json->value, option->key);
     const char *word = json_string_value(value);
 
     for (int i = 0; option->words[i] != NULL; i++) {
@@ -82,93 +82,89 @@ static gr_status read_word(int *found, const struct gr_component_option *option,
             return GR_OK;
         }
     }
-    return gr_json_wrong(value, option->key, "a word that graft knows", place);
+    return gr_json_wrong(json, option->key, value, "a word that graft knows");
 }
 
 static gr_status read_text(struct gr_component *c, const struct gr_component_option *option,
-                           const json_t *value, const char *place)
+                           const struct gr_json *json)
 {
+    const json_t *value = json_object_get(json->value, option->key);
     const char *text = json_string_value(value);
     int64_t length = (int64_t)json_string_length(value);
 
     if (text == NULL)
-        return gr_json_wrong(value, option->key, "a text", place);
+        return gr_json_wrong(json, option->key, value, "a text");
     if (option->kind == GR_AS_CHAR && gr_char_bytes(text[0]) != length)
-        return gr_json_wrong(value, option->key, "one character", place);
+        return gr_json_wrong(json, option->key, value, "one character");
     c->text = gr_strndup(text, (size_t)length);
     c->text_length = length;
     return GR_OK;
 }
 
 static gr_status read_option(struct gr_component *c, const struct gr_component_option *option,
-                             const json_t *json, const char *place)
+                             const struct gr_json *json)
 {
-    const json_t *value = json_object_get(json, option->key);
     void *field = (char *)c + option->offset;
-    double number = json_number_value(value);
+    gr_status status = GR_OK;
 
-    if (value == NULL && option->optional) {
-        if (option->kind == GR_AS_BOOL)
-            *(bool *)field = option->fallback;
+    if (option->optional && option->kind == GR_AS_BOOL)
+        *(bool *)field = option->fallback;
+    if (option->optional && !gr_json_has(json, option->key))
         return GR_OK;
-    }
-    if (value == NULL)
-        return gr_fail(GR_ERR_DATA, place, NULL, "option \"%s\" is missing", option->key);
+    GR_TRY(gr_json_need(json, option->key));
     switch (option->kind) {
     case GR_AS_BOOL:
-        return gr_json_get_bool(field, option->fallback, json, option->key, place);
+        return gr_json_bool(field, json, option->key);
     case GR_AS_COUNT:
-        if (!json_is_number(value) || !(number >= 0 && number < INT32_MAX))
-            return gr_json_wrong(value, option->key, "a number", place);
-        *(int64_t *)field = (int64_t)number;
-        return GR_OK;
+        return gr_json_int(field, json, option->key, 0, INT32_MAX);
     case GR_AS_TEXT:
     case GR_AS_CHAR:
-        return read_text(c, option, value, place);
+        return read_text(c, option, json);
     case GR_AS_PATTERN:
-        return gr_pattern_read(field, value, place);
+        return gr_pattern_read(field, json, option->key);
     case GR_AS_WORD:
-        return read_word(field, option, value, place);
+        return read_word(field, option, json);
     case GR_AS_OTHER:
         break;
     }
-    return GR_OK;
+out:
+    return status;
 }
 
-static gr_status check_keys(const struct gr_component_option *options, const json_t *json,
-                            const char *place)
+static gr_status check_keys(const struct gr_component_option *options, const struct gr_json *json)
 {
     enum { MOST = 8 };
     const char *known[MOST + 2] = {"type"};
 
     for (int i = 0; options != NULL && options[i].key != NULL; i++) {
-        GR_CHECK(i < MOST, "%s", place);
+        GR_CHECK(i < MOST, "%s", json->place);
         known[i + 1] = options[i].key;
     }
-    return gr_json_check_keys(json, known, place);
+    return gr_json_check_keys(json, known);
 }
 
-static gr_status read_component(struct gr_component *c, const json_t *json, const char *place)
+static gr_status read_component(struct gr_component *c, const struct gr_json *json)
 {
     const struct gr_component_option *options = c->type->options;
     gr_status status;
 
-    GR_TRY(check_keys(options, json, place));
+    GR_TRY(check_keys(options, json));
     for (int i = 0; options != NULL && options[i].key != NULL; i++)
-        GR_TRY(read_option(c, &options[i], json, place));
+        GR_TRY(read_option(c, &options[i], json));
     if (c->type->prepare != NULL)
-        GR_TRY(c->type->prepare(c, json, place));
+        GR_TRY(c->type->prepare(c, json));
 out:
     return status;
 }
 
-static gr_status refuse_type(const struct gr_stage_kind *kind, const char *type, const char *place)
+static gr_status refuse_type(const struct gr_stage_kind *kind, const char *type,
+                             const struct gr_json *json)
 {
     struct gr_buffer known = {0};
 
     for (int i = 0; kind->types[i].name != NULL; i++)
         gr_buffer_add_format(&known, "%s, ", kind->types[i].name);
-    gr_fail(GR_ERR_DATA, place, "graft reads the BPE tokenizers of common decoder models",
+    gr_fail(GR_ERR_DATA, json->place, "graft reads the BPE tokenizers of common decoder models",
             "type \"%s\" is not supported (known: %sSequence)", type, known.data);
     gr_buffer_release(&known);
     return GR_ERR_DATA;
@@ -176,46 +172,50 @@ static gr_status refuse_type(const struct gr_stage_kind *kind, const char *type,
 
 /* Reads a component, or the members of a Sequence, behind those that are there. */
 static gr_status read_all(struct gr_stage *stage, const struct gr_stage_kind *kind,
-                          const json_t *json, const char *place)
+                          const struct gr_json *json)
 {
-    const char *type = json_string_value(json_object_get(json, "type"));
     const char *const sequence_keys[] = {"type", kind->members, NULL};
-    const json_t *members = json_object_get(json, kind->members);
+    const json_t *members = json_object_get(json->value, kind->members);
     const struct gr_component_type *found = kind->types;
-    gr_status status = GR_OK;
+    const char *type = "";
+    gr_status status;
 
-    if (type == NULL)
-        return gr_fail(GR_ERR_DATA, place, NULL, "is not an object with a \"type\"");
+    GR_TRY(gr_json_need(json, "type"));
+    GR_TRY(gr_json_text(&type, json, "type"));
     if (strcmp(type, "Sequence") == 0) {
-        GR_TRY(gr_json_check_keys(json, sequence_keys, place));
+        GR_TRY(gr_json_check_keys(json, sequence_keys));
         if (!json_is_array(members))
-            GR_TRY(gr_json_wrong(members, kind->members, "a list", place));
-        for (size_t i = 0; i < json_array_size(members); i++)
-            GR_TRY(read_all(stage, kind, json_array_get(members, i), place));
+            GR_TRY(gr_json_wrong(json, kind->members, members, "a list"));
+        for (size_t i = 0; i < json_array_size(members); i++) {
+            struct gr_json member = {json_array_get(members, i), json->place};
+
+            GR_TRY(read_all(stage, kind, &member));
+        }
         goto out;
     }
     while (found->name != NULL && strcmp(found->name, type) != 0)
         found++;
     if (found->name == NULL)
-        return refuse_type(kind, type, place);
+        GR_TRY(refuse_type(kind, type, json));
     stage->component = gr_realloc(stage->component, stage->count + 1, sizeof *stage->component);
     stage->component[stage->count] = (struct gr_component){.type = found};
     stage->count++;
-    status = read_component(&stage->component[stage->count - 1], json, place);
+    GR_TRY(read_component(&stage->component[stage->count - 1], json));
 out:
     return status;
 }
 
 gr_status gr_stage_read(struct gr_stage *stage, const struct gr_stage_kind *kind,
-                        const json_t *root, const char *file)
+                        const struct gr_json *root)
 {
-    const json_t *json = json_object_get(root, kind->key);
-    char *place = gr_format("%s: %s", file, kind->key);
-    gr_status status = GR_OK;
+    struct gr_json json = {0};
+    gr_status status;
 
-    if (json != NULL && !json_is_null(json))
-        status = read_all(stage, kind, json, place);
-    gr_free(place);
+    GR_TRY(gr_json_object(&json, root, kind->key));
+    if (json.value != NULL)
+        GR_TRY(read_all(stage, kind, &json));
+out:
+    gr_json_release(&json);
     return status;
 }
 

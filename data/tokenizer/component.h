@@ -73,7 +73,7 @@ struct gr_component_type {
     const char *name;
     const struct gr_component_option *options; /* ends with key NULL; NULL: none */
     /* Completes a component whose options are read; NULL: nothing to do. */
-    gr_status (*prepare)(struct gr_component *component, const json_t *json, const char *place);
+    gr_status (*prepare)(struct gr_component *component, const struct gr_json *json);
     /* What it does; the stage decides which. */
     union {
         void (*to_text)(const struct gr_component *component, struct gr_text *text, bool *gave_up);
@@ -93,16 +93,15 @@ struct gr_stage {
     int64_t count;
 };
 
-/* Reads root[kind->key]; missing or null: no components.  `file` is for messages. */
+/* Reads root[kind->key]; missing or null: no components. */
 gr_status gr_stage_read(struct gr_stage *stage, const struct gr_stage_kind *kind,
-                        const json_t *root, const char *file);
+                        const struct gr_json *root);
 void gr_stage_release(struct gr_stage *stage);
 /* Normalizer, pre-tokenizer: applies all components, in order.  False if a regular expression gave
  * up on the text. */
 bool gr_stage_apply(const struct gr_stage *stage, struct gr_text *text);
 
 /* Prepare function of Metaspace, pre-tokenizer and decoder. */
-gr_status gr_metaspace_prepare(struct gr_component *component, const json_t *json,
-                               const char *place);
+gr_status gr_metaspace_prepare(struct gr_component *component, const struct gr_json *json);
 
 #endif

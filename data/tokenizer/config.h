@@ -2,13 +2,12 @@
 #ifndef GR_DATA_TOKENIZER_CONFIG_H
 #define GR_DATA_TOKENIZER_CONFIG_H
 
-#include "data/tokenizer/json.h"
+#include "data/json.h"
 
 struct gr_tokenizer_config {
+    struct gr_json json; /* none where there is no such file */
     char *bos, *eos;     /* texts; NULL: none */
     char *chat_template; /* NULL: none */
-    json_t *root;        /* NULL: there is no such file */
-    char *path;
 };
 
 /* Reads directory/tokenizer_config.json and directory/chat_template.jinja, if they are there. */

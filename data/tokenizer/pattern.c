@@ -32,16 +32,17 @@ void gr_pattern_set_literal(struct gr_pattern *pattern, const char *literal, int
     pattern->literal_length = length;
 }
 
-gr_status gr_pattern_read(struct gr_pattern *pattern, const json_t *json, const char *place)
+gr_status gr_pattern_read(struct gr_pattern *pattern, const struct gr_json *json, const char *key)
 {
-    const json_t *literal = json_object_get(json, "String");
-    const json_t *regex = json_object_get(json, "Regex");
+    const json_t *value = json_object_get(json->value, key);
+    const json_t *literal = json_object_get(value, "String");
+    const json_t *regex = json_object_get(value, "Regex");
 
-    if (json_object_size(json) != 1 || json_string_length(literal == NULL ? regex : literal) == 0)
-        return gr_json_wrong(json, "pattern", "{\"String\": text} or {\"Regex\": text}", place);
+    if (json_object_size(value) != 1 || json_string_length(literal == NULL ? regex : literal) == 0)
+        return gr_json_wrong(json, key, value, "{\"String\": text} or {\"Regex\": text}");
     if (regex != NULL)
         return gr_pattern_set_regex(pattern, json_string_value(regex), json_string_length(regex),
-                                    place);
+                                    json->place);
     gr_pattern_set_literal(pattern, json_string_value(literal),
                            (int64_t)json_string_length(literal));
     return GR_OK;

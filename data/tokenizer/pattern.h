@@ -3,7 +3,7 @@
 #ifndef GR_DATA_TOKENIZER_PATTERN_H
 #define GR_DATA_TOKENIZER_PATTERN_H
 
-#include "data/tokenizer/json.h"
+#include "data/tokenizer/strict_json.h"
 
 #include <oniguruma.h>
 #include <stdbool.h>
@@ -14,8 +14,8 @@ struct gr_pattern {
     int64_t literal_length; /* > 0 */
 };
 
-/* {"String": text} or {"Regex": text}. */
-gr_status gr_pattern_read(struct gr_pattern *pattern, const json_t *json, const char *place);
+/* Reads json[key]: {"String": text} or {"Regex": text}. */
+gr_status gr_pattern_read(struct gr_pattern *pattern, const struct gr_json *json, const char *key);
 gr_status gr_pattern_set_regex(struct gr_pattern *pattern, const char *regex, size_t length,
                                const char *place);
 void gr_pattern_set_literal(struct gr_pattern *pattern, const char *literal, int64_t length);

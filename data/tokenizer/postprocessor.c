@@ -2,37 +2,37 @@
  * text is read; graft never encodes pairs.  Table at the end; called by tokenizer.c. */
 #include "data/tokenizer/component.h"
 #include "data/tokenizer/encoding.h"
+#include "data/tokenizer/vocab.h"
 #include "kernels/base/alloc.h"
 #include "kernels/base/buffer.h"
 
 #include <string.h>
 
 /* Appends the ids of a template's special token. */
-static gr_status add_special(struct gr_buffer *ids, const json_t *special, const json_t *tokens,
-                             const char *place)
+static gr_status add_special(struct gr_buffer *ids, const struct gr_json *json, const json_t *item)
 {
-    const char *name = json_string_value(json_object_get(special, "id"));
-    const json_t *list =
-        json_object_get(name == NULL ? NULL : json_object_get(tokens, name), "ids");
+    const json_t *tokens = json_object_get(json->value, "special_tokens");
+    const char *name = json_string_value(json_object_get(item, "id"));
+    const json_t *token = name == NULL ? NULL : json_object_get(tokens, name);
+    const json_t *list = json_object_get(token, "ids");
 
     if (!json_is_array(list))
-        return gr_json_wrong(special, "a SpecialToken", "one of special_tokens, with ids", place);
+        return gr_json_wrong(json, "a SpecialToken", item, "one of special_tokens, with ids");
     for (size_t i = 0; i < json_array_size(list); i++) {
-        double number = json_number_value(json_array_get(list, i));
-        uint32_t id = number >= 0 && number < INT32_MAX ? (uint32_t)number : 0;
+        json_int_t number = json_integer_value(json_array_get(list, i));
+        uint32_t id = (uint32_t)number;
 
-        if (!json_is_number(json_array_get(list, i)) || (double)id != number)
-            return gr_json_wrong(json_array_get(list, i), "special_tokens", "ids", place);
+        if (!json_is_integer(json_array_get(list, i)) || number < 0 || number >= GR_VOCAB_ID_LIMIT)
+            return gr_json_wrong(json, "ids", list, "a list of ids");
         gr_buffer_add(ids, &id, sizeof id);
     }
     return GR_OK;
 }
 
 /* {"single": [{"SpecialToken": {"id": name}}, ..., {"Sequence": {"id": "A"}}, ...], ...} */
-static gr_status template_prepare(struct gr_component *c, const json_t *json, const char *place)
+static gr_status template_prepare(struct gr_component *c, const struct gr_json *json)
 {
-    const json_t *single = json_object_get(json, "single");
-    const json_t *tokens = json_object_get(json, "special_tokens");
+    const json_t *single = json_object_get(json->value, "single");
     struct gr_buffer ids = {0};
     int64_t texts = 0;
     gr_status status = GR_OK;
@@ -43,16 +43,16 @@ static gr_status template_prepare(struct gr_component *c, const json_t *json, co
         const char *name = json_string_value(json_object_get(text, "id"));
 
         if (text == NULL) {
-            GR_TRY(add_special(&ids, json_object_get(item, "SpecialToken"), tokens, place));
+            GR_TRY(add_special(&ids, json, json_object_get(item, "SpecialToken")));
             continue;
         }
         if (name == NULL || strcmp(name, "A") != 0)
-            GR_TRY(gr_json_wrong(item, "single", "the sequence A", place));
+            GR_TRY(gr_json_wrong(json, "single", item, "the sequence A"));
         texts++;
         c->before = (int64_t)(ids.length / sizeof *c->ids);
     }
     if (texts != 1)
-        GR_TRY(gr_json_wrong(single, "single", "a list with the sequence A once", place));
+        GR_TRY(gr_json_wrong(json, "single", single, "a list with the sequence A once"));
     c->after = (int64_t)(ids.length / sizeof *c->ids) - c->before;
     c->ids = GR_NEW_ARRAY(uint32_t, c->before + c->after + 1);
     if (ids.length > 0)

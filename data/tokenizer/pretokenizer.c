@@ -78,22 +78,20 @@ static void split(const struct gr_component *c, struct gr_text *text, bool *gave
     gr_free(pieces);
 }
 
-static gr_status digits_prepare(struct gr_component *c, const json_t *json, const char *place)
+static gr_status digits_prepare(struct gr_component *c, const struct gr_json *json)
 {
-    (void)json;
     c->behavior = c->individual_digits ? GR_SPLIT_ISOLATED : GR_SPLIT_CONTIGUOUS;
-    return gr_pattern_set_regex(&c->pattern, "\\p{N}", 5, place);
+    return gr_pattern_set_regex(&c->pattern, "\\p{N}", 5, json->place);
 }
 
-static gr_status byte_level_prepare(struct gr_component *c, const json_t *json, const char *place)
+static gr_status byte_level_prepare(struct gr_component *c, const struct gr_json *json)
 {
     /* The word pattern of GPT-2 (OpenAI, encoder.py). */
     static const char words[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|"
                                 "\\s+(?!\\S)|\\s+";
 
-    (void)json;
     c->behavior = GR_SPLIT_ISOLATED;
-    return gr_pattern_set_regex(&c->pattern, words, sizeof words - 1, place);
+    return gr_pattern_set_regex(&c->pattern, words, sizeof words - 1, json->place);
 }
 
 /* Puts `prefix` before a piece that does not start with it; it has the source of the first
@@ -133,10 +131,10 @@ static void byte_level(const struct gr_component *c, struct gr_text *text, bool 
     gr_text_rewrite(text, spell_bytes, NULL);
 }
 
-static gr_status metaspace_prepare(struct gr_component *c, const json_t *json, const char *place)
+static gr_status metaspace_prepare(struct gr_component *c, const struct gr_json *json)
 {
     c->behavior = GR_SPLIT_WITH_NEXT;
-    return gr_metaspace_prepare(c, json, place);
+    return gr_metaspace_prepare(c, json);
 }
 
 /* Spaces become the replacement; "first" means at the very start of the input. */

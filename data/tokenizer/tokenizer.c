@@ -28,24 +28,23 @@ static const char *const root_keys[] = {
 
 static gr_status read_parts(struct gr_tokenizer *t)
 {
-    json_t *root = NULL;
-    const char *version;
-    int64_t length;
+    struct gr_json root = {0};
+    const char *version = "";
     gr_status status;
 
-    GR_TRY(gr_json_read_file(&root, t->path));
-    GR_TRY(gr_json_check_keys(root, root_keys, t->path));
-    GR_TRY(gr_json_get_text(&version, &length, root, "version", t->path));
-    if (version == NULL || strcmp(version, "1.0") != 0)
-        GR_TRY(gr_json_wrong(json_object_get(root, "version"), "version", "\"1.0\"", t->path));
-    GR_TRY(gr_bpe_read(&t->model, root, t->path));
-    GR_TRY(gr_stage_read(&t->normalizer, &gr_normalizer, root, t->path));
-    GR_TRY(gr_stage_read(&t->pre_tokenizer, &gr_pre_tokenizer, root, t->path));
-    GR_TRY(gr_stage_read(&t->post_processor, &gr_post_processor, root, t->path));
-    GR_TRY(gr_stage_read(&t->decoder, &gr_decoder, root, t->path));
-    GR_TRY(gr_added_tokens_read(&t->added, root, &t->model.vocab, &t->normalizer, t->path));
+    GR_TRY(gr_json_load_vocab(&root, t->path));
+    GR_TRY(gr_json_text(&version, &root, "version"));
+    if (strcmp(version, "1.0") != 0)
+        GR_TRY(gr_json_wrong(&root, "version", json_object_get(root.value, "version"), "\"1.0\""));
+    GR_TRY(gr_json_check_keys(&root, root_keys));
+    GR_TRY(gr_bpe_read(&t->model, &root));
+    GR_TRY(gr_stage_read(&t->normalizer, &gr_normalizer, &root));
+    GR_TRY(gr_stage_read(&t->pre_tokenizer, &gr_pre_tokenizer, &root));
+    GR_TRY(gr_stage_read(&t->post_processor, &gr_post_processor, &root));
+    GR_TRY(gr_stage_read(&t->decoder, &gr_decoder, &root));
+    GR_TRY(gr_added_tokens_read(&t->added, &root, &t->model.vocab, &t->normalizer));
 out:
-    json_decref(root);
+    gr_json_release(&root);
     return status;
 }
 
@@ -53,7 +52,7 @@ out:
  * others to the vocabulary, silently. */
 static gr_status check_config(const struct gr_tokenizer *t)
 {
-    const json_t *list = json_object_get(t->config.root, "added_tokens_decoder");
+    const json_t *list = json_object_get(t->config.json.value, "added_tokens_decoder");
     const char *const named[] = {t->config.bos, t->config.eos};
     const char *number;
     json_t *value;
@@ -67,13 +66,13 @@ static gr_status check_config(const struct gr_tokenizer *t)
 
         gr_free(found);
         if (!same)
-            return gr_fail(GR_ERR_DATA, t->config.path, "the two files are not of one model",
+            return gr_fail(GR_ERR_DATA, t->config.json.place, "the two files are not of one model",
                            "added_tokens_decoder: \"%s\" is not token %s of tokenizer.json",
                            content == NULL ? "?" : content, number);
     }
     for (int i = 0; i < 2; i++) {
         if (named[i] != NULL && gr_tokenizer_token_id(t, named[i]) < 0)
-            return gr_fail(GR_ERR_DATA, t->config.path, "the two files are not of one model",
+            return gr_fail(GR_ERR_DATA, t->config.json.place, "the two files are not of one model",
                            "%s \"%s\" is not a token of tokenizer.json",
                            i == 0 ? "bos_token" : "eos_token", named[i]);
     }
@@ -113,7 +112,7 @@ void gr_tokenizer_destroy(struct gr_tokenizer *t)
     gr_free(t);
 }
 
-static gr_status check_text(const struct gr_tokenizer *t, const char *text, int64_t length)
+static gr_status check_utf8(const char *text, int64_t length)
 {
     int64_t invalid = gr_utf8_invalid_at(text, length);
 
@@ -121,7 +120,6 @@ static gr_status check_text(const struct gr_tokenizer *t, const char *text, int6
         return gr_fail(GR_ERR_DATA, "text", "convert the data to UTF-8",
                        "is not valid UTF-8 at byte %" PRId64 " (found 0x%02X)", invalid,
                        (unsigned)(unsigned char)text[invalid]);
-    (void)t;
     return GR_OK;
 }
 
@@ -152,7 +150,7 @@ gr_status gr_tokenizer_encode(const struct gr_tokenizer *t, struct gr_encoding *
     gr_status status;
 
     encoding->count = 0;
-    GR_TRY(check_text(t, input, (int64_t)length));
+    GR_TRY(check_utf8(input, (int64_t)length));
     gr_text_init(&text, input, (int64_t)length);
     GR_TRY(prepare(t, &text));
     for (int64_t i = 0; i < text.piece_count; i++) {

@@ -12,6 +12,9 @@
     X(PMIX_RANK, "set by mpirun: graft joins the MPI job")                                         \
     X(NO_COLOR, "no colours on the terminal")                                                      \
     X(TERM, "dumb: plain lines instead of a progress bar")                                         \
+    X(LC_ALL, "with UTF-8 in it: the progress bar is drawn with lines, else in ASCII")             \
+    X(LC_CTYPE, "likewise, if LC_ALL is not set")                                                  \
+    X(LANG, "likewise, if neither is set")                                                         \
     X(XDG_CACHE_HOME, "where the cache is, by default ~/.cache")                                   \
     X(HOME, "where ~ is")
 

@@ -5,7 +5,9 @@
 #include <stdio.h>
 
 static bool this_rank_speaks = true;
-static void (*clear_hook)(void);
+static void (*clear_bar)(void *bar);
+static void (*redraw_bar)(void *bar);
+static void *the_bar;
 
 void gr_log_speaks(bool speaks)
 {
@@ -17,9 +19,13 @@ bool gr_log_does_speak(void)
     return this_rank_speaks;
 }
 
-void gr_log_set_clear_hook(void (*hook)(void))
+void gr_log_set_bar(void (*clear)(void *bar), void (*redraw)(void *bar), void *bar)
 {
-    clear_hook = hook;
+    flockfile(stderr);
+    clear_bar = clear;
+    redraw_bar = redraw;
+    the_bar = bar;
+    funlockfile(stderr);
 }
 
 /* One write per line, so that lines of several processes do not mix. */
@@ -29,9 +35,13 @@ static void print_line(const char *prefix, const char *format, va_list args)
     int length = snprintf(line, sizeof line, "%s", prefix);
 
     vsnprintf(line + length, sizeof line - (size_t)length, format, args);
-    if (clear_hook != NULL)
-        clear_hook();
+    flockfile(stderr);
+    if (clear_bar != NULL)
+        clear_bar(the_bar);
     fprintf(stderr, "%s\n", line);
+    if (redraw_bar != NULL)
+        redraw_bar(the_bar);
+    funlockfile(stderr);
 }
 
 void gr_note(const char *format, ...)
@@ -60,10 +70,12 @@ void gr_print_error(void)
 {
     const char *hint = gr_error_hint();
 
-    if (clear_hook != NULL)
-        clear_hook();
+    flockfile(stderr);
+    if (clear_bar != NULL)
+        clear_bar(the_bar);
     if (hint[0] != '\0')
         fprintf(stderr, "graft: error: %s\n  hint: %s\n", gr_error_message(), hint);
     else
         fprintf(stderr, "graft: error: %s\n", gr_error_message());
+    funlockfile(stderr);
 }

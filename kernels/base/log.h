@@ -8,8 +8,10 @@
 /* A rank that does not speak drops notes and warnings.  Default: it speaks. */
 void gr_log_speaks(bool speaks);
 bool gr_log_does_speak(void);
-/* Called before a line is printed, so that a progress bar can get out of the way; NULL: nothing. */
-void gr_log_set_clear_hook(void (*hook)(void));
+/* A progress bar on the last line of the terminal: `clear` takes it away before a message is
+ * printed, `redraw` puts it back behind it.  Both are called with stderr locked (flockfile), which
+ * the bar's own thread does too.  NULL: no bar. */
+void gr_log_set_bar(void (*clear)(void *bar), void (*redraw)(void *bar), void *bar);
 
 void gr_note(const char *format, ...) __attribute__((format(printf, 1, 2))); /* "graft: ..." */
 void gr_warn(const char *format, ...)

@@ -14,27 +14,39 @@ enum gr_rng_purpose {
     GR_RNG_SAMPLE = 4
 };
 
+enum { GR_PHILOX_ROUNDS = 10 };
+
 struct gr_philox_block {
     uint32_t word[4];
 };
+
+/* One of the ten rounds; the key advances by gr_philox_next_key between them. */
+static inline void gr_philox_round(uint32_t *c0, uint32_t *c1, uint32_t *c2, uint32_t *c3,
+                                   uint32_t k0, uint32_t k1)
+{
+    uint64_t p0 = (uint64_t)0xD2511F53u * *c0;
+    uint64_t p1 = (uint64_t)0xCD9E8D57u * *c2;
+
+    *c0 = (uint32_t)(p1 >> 32) ^ *c1 ^ k0;
+    *c2 = (uint32_t)(p0 >> 32) ^ *c3 ^ k1;
+    *c1 = (uint32_t)p1;
+    *c3 = (uint32_t)p0;
+}
+
+static inline void gr_philox_next_key(uint32_t *k0, uint32_t *k1)
+{
+    *k0 += 0x9E3779B9u;
+    *k1 += 0xBB67AE85u;
+}
 
 static inline struct gr_philox_block gr_philox(uint64_t key, uint32_t c0, uint32_t c1, uint32_t c2,
                                                uint32_t c3)
 {
     uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
 
-    for (int round = 0; round < 10; round++) {
-        uint64_t p0 = (uint64_t)0xD2511F53u * c0;
-        uint64_t p1 = (uint64_t)0xCD9E8D57u * c2;
-        uint32_t n0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;
-        uint32_t n2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
-
-        c1 = (uint32_t)p1;
-        c3 = (uint32_t)p0;
-        c0 = n0;
-        c2 = n2;
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
+    for (int round = 0; round < GR_PHILOX_ROUNDS; round++) {
+        gr_philox_round(&c0, &c1, &c2, &c3, k0, k1);
+        gr_philox_next_key(&k0, &k1);
     }
     return (struct gr_philox_block){{c0, c1, c2, c3}};
 }

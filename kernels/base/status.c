@@ -28,6 +28,15 @@ int gr_status_exit_code(gr_status status)
     return status_table[status].exit_code;
 }
 
+/* Names out of hostile files stay on the one line of a message and cannot speak to the terminal. */
+static void replace_control_characters(char *text)
+{
+    for (; *text != '\0'; text++) {
+        if ((unsigned char)*text < ' ' || *text == 0x7f)
+            *text = '?';
+    }
+}
+
 gr_status gr_fail(gr_status status, const char *place, const char *hint, const char *format, ...)
 {
     struct gr_error *error = &last_error;
@@ -44,6 +53,7 @@ gr_status gr_fail(gr_status status, const char *place, const char *hint, const c
     va_start(args, format);
     vsnprintf(error->message + length, sizeof error->message - (size_t)length, format, args);
     va_end(args);
+    replace_control_characters(error->message);
     snprintf(error->hint, sizeof error->hint, "%s", hint == NULL ? "" : hint);
     return status;
 }

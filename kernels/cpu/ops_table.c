@@ -1,2 +1,8 @@
-/* Placeholder until the first op lands. */
-typedef int gr_cpu_ops_table_is_empty;
+/* The table of the CPU backend for one instruction set; device.c chooses among them. */
+#include "kernels/cpu/cpu.h"
+
+const struct gr_ops GR_CPU(ops) = {.isa = GR_ISA_NAME,
+#define X(type, name, parameters) .name = GR_CPU(name),
+                                   GR_BACKEND_LIST(X)
+#undef X
+};

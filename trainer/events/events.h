@@ -8,23 +8,27 @@
 
 #include <stdint.h>
 
-/* Metric names, once: [a-z0-9_]+.  name, unit or "", digits after the point for people */
+/* The metrics, once.  name ([a-z0-9_]+, in files and for servers); for people: label, format of the
+ * value (NULL: not shown), unit, as in "loss 2.1034", "1523 tokens/s". */
 #define GR_METRIC_LIST(X)                                                                          \
-    X(train_loss, "", 4)                                                                           \
-    X(eval_loss, "", 4)                                                                            \
-    X(learning_rate, "", 8)                                                                        \
-    X(grad_norm, "", 4)                                                                            \
-    X(tokens_per_s, "tokens/s", 0)                                                                 \
-    X(step_time_ms, "ms", 1)                                                                       \
-    X(supervised_tokens, "tokens", 0)
+    X(train_loss, "loss", "%.4f", "")                                                              \
+    X(eval_loss, "eval_loss", "%.4f", "")                                                          \
+    X(learning_rate, "lr", "%.3g", "")                                                             \
+    X(grad_norm, "grad_norm", "%.3g", "")                                                          \
+    X(tokens_per_s, "", "%.0f", "tokens/s")                                                        \
+    X(step_time_ms, "", NULL, "ms")                                                                \
+    X(supervised_tokens, "", NULL, "tokens")
 
 enum gr_metric {
-#define X(name, unit, digits) GR_METRIC_##name,
+#define X(name, label, format, unit) GR_METRIC_##name,
     GR_METRIC_LIST(X)
 #undef X
         GR_METRIC_COUNT
 };
-const char *gr_metric_name(enum gr_metric metric);
+struct gr_metric_info {
+    const char *name, *label, *format, *unit;
+};
+extern const struct gr_metric_info gr_metric_table[GR_METRIC_COUNT];
 
 enum gr_event_kind {
     GR_EVENT_BEGIN, /* total_steps is known */
@@ -61,16 +65,19 @@ struct gr_sink {
 
 struct gr_events;
 
-/* Takes the sinks over.  The queue and its thread start here. */
+/* The queue and its thread start here. */
 gr_status gr_events_create(struct gr_events **events);
-void gr_events_add_sink(struct gr_events *events, struct gr_sink *sink); /* before the first emit */
+/* Takes the sink over.  Before the first emit. */
+void gr_events_add_sink(struct gr_events *events, struct gr_sink *sink);
 /* Never blocks: a full queue drops the oldest GR_EVENT_STEP and counts it. */
 void gr_events_emit(struct gr_events *events, const struct gr_event *event);
 /* Waits until every sink has everything emitted so far on the disk. */
 void gr_events_flush(struct gr_events *events);
-void gr_events_destroy(struct gr_events *events); /* flushes, joins, destroys the sinks */
+int64_t gr_events_dropped(struct gr_events *events); /* events no sink saw */
+void gr_events_destroy(struct gr_events *events);    /* flushes, joins, destroys the sinks */
 
-/* A progress bar on a terminal, plain lines elsewhere; on stderr. */
+/* On stderr: a progress bar where `is_terminal` says that it is one (and TERM is not "dumb"), plain
+ * lines elsewhere. */
 struct gr_sink *gr_sink_terminal_create(bool is_terminal);
 /* One JSON object per event, appended to `path`.  Errors: ERR_USAGE (cannot be created). */
 gr_status gr_sink_jsonl_create(struct gr_sink **sink, const char *path);

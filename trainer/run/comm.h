@@ -13,7 +13,11 @@ struct gr_comm;
 
 /* Joins the job: MPI when mpirun started us (its environment says so), else `self`. */
 gr_status gr_comm_create(struct gr_comm **comm, double timeout_seconds);
-void gr_comm_destroy(struct gr_comm *comm); /* leaves the job; NULL is fine */
+/* Leaves the job: all ranks do it together, or, once a rank was lost, each alone.  NULL is fine. */
+void gr_comm_destroy(struct gr_comm *comm);
+/* Ends every process of the job on the spot; mpirun then returns exit_code.  The way out after a
+ * rank was lost.  NULL: ends this process. */
+_Noreturn void gr_comm_abort(struct gr_comm *comm, int exit_code);
 void gr_comm_set_timeout(struct gr_comm *comm, double timeout_seconds);
 
 int gr_comm_rank(const struct gr_comm *comm);
@@ -23,7 +27,9 @@ int gr_comm_local_size(const struct gr_comm *comm);
 int gr_comm_io_rank(const struct gr_comm *comm);      /* the one rank that writes files */
 const char *gr_comm_kind(const struct gr_comm *comm); /* "self", "mpi" */
 
-/* Sends and receives at once with one peer; either side may be of 0 bytes. */
+/* Sends and receives at once with one peer; either side may be of 0 bytes.  Both ranks give the
+ * same phase, here and below: messages of different phases never meet.  Once this or anything built
+ * on it has failed, all later calls fail at once: end the job with gr_comm_abort. */
 gr_status gr_comm_exchange(struct gr_comm *comm, int peer, void *received, int64_t receive_bytes,
                            const void *sent, int64_t send_bytes, const char *phase);
 gr_status gr_comm_broadcast(struct gr_comm *comm, int root, void *data, int64_t bytes,

@@ -1,0 +1,40 @@
+/* JSON files of other programs, read with messages a user can act on: "FILE: KEY (found X, expected
+ * Y)".  A thin face on jansson; writers use jansson itself. */
+#ifndef GR_DATA_JSON_H
+#define GR_DATA_JSON_H
+
+#include "kernels/base/status.h"
+
+#include <jansson.h>
+#include <stdint.h>
+
+/* An object and where it stands.  Zeroed: none. */
+struct gr_json {
+    json_t *value; /* owned reference; NULL: none */
+    char *place;   /* "dir/config.json" or "dir/config.json: rope_scaling"; owned */
+};
+
+/* Reads a file that must hold one JSON object, without duplicate keys.
+ * Errors: ERR_NOT_FOUND, ERR_DATA with line and column. */
+gr_status gr_json_load(struct gr_json *json, const char *path);
+/* The object under `key`; none (value NULL) if absent or null. */
+gr_status gr_json_object(struct gr_json *child, const struct gr_json *json, const char *key);
+void gr_json_release(struct gr_json *json);
+
+bool gr_json_has(const struct gr_json *json, const char *key);       /* present and not null */
+gr_status gr_json_need(const struct gr_json *json, const char *key); /* ERR_DATA if not there */
+
+/* The value under `key`; absent or null leaves *value as it is; another type is ERR_DATA. */
+gr_status gr_json_bool(bool *value, const struct gr_json *json, const char *key);
+gr_status gr_json_number(double *value, const struct gr_json *json, const char *key);
+gr_status gr_json_int(int64_t *value, const struct gr_json *json, const char *key, int64_t min,
+                      int64_t max);
+gr_status gr_json_text(const char **value, const struct gr_json *json,
+                       const char *key); /* borrowed */
+/* An integer, or the first integer of a list. */
+gr_status gr_json_first_int(int64_t *value, const struct gr_json *json, const char *key);
+
+/* "an object", "a list", "text", ...: for messages.  NULL: "nothing". */
+const char *gr_json_type_name(const json_t *value);
+
+#endif

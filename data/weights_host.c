@@ -1,0 +1,314 @@
+/* Converting weights once per host.  See weights_host.h.
+ *
+ * Local rank 0:  take the socket's name -> memfd -> widen with threads -> seal -> map -> hand out.
+ * The others:    connect, wait for the memfd, check size and seals, map.
+ * A sealed memfd can neither change nor shrink: what was checked stays true. */
+#include "data/weights_host.h"
+
+#include "data/fd_share.h"
+#include "data/threads.h"
+#include "kernels/base/alloc.h"
+#include "kernels/base/clock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum {
+    ALIGN_BYTES = 64,         /* of each tensor in the shared memory: a cache line */
+    BLOCK_ELEMENTS = 1 << 18, /* what a thread converts at a time */
+    SEALS = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE,
+};
+
+struct part {
+    const struct gr_model_tensor *tensor;
+    int64_t elements;
+    bool converted;
+    int64_t offset;      /* converted: of its first byte in the shared memory */
+    int64_t first_block; /* blocks of all parts before it */
+};
+
+struct gr_weights_host {
+    struct part *part; /* [count] as asked for */
+    int64_t count;
+    int64_t bytes;  /* of the shared memory */
+    int64_t blocks; /* to convert */
+    void *shared;   /* mapped read-only; NULL when bytes is 0 */
+};
+
+static int64_t part_blocks(const struct part *part)
+{
+    return part->converted ? (part->elements + BLOCK_ELEMENTS - 1) / BLOCK_ELEMENTS : 0;
+}
+
+/* ---- what goes where -------------------------------------------------------------------- */
+
+static gr_status plan_part(struct gr_weights_host *w, struct part *part,
+                           const struct gr_model_files *model, const char *name)
+{
+    const struct gr_safetensors_entry *entry = NULL;
+
+    part->tensor = gr_model_files_find(model, name);
+    if (part->tensor == NULL)
+        return gr_fail(GR_ERR_DATA, model->directory,
+                       "check that config.json belongs to the weights",
+                       "tensor \"%.200s\" is missing", name);
+    entry = part->tensor->entry;
+    if (entry->dtype != GR_F32 && entry->dtype != GR_BF16 && entry->dtype != GR_F16)
+        return gr_fail(GR_ERR_DATA, part->tensor->file->path,
+                       "convert it in Python: from_pretrained(DIRECTORY, dtype=torch.bfloat16)"
+                       ".save_pretrained(DIRECTORY)",
+                       "tensor \"%.200s\": no dtype for weights (found %s, expected F32, BF16 or "
+                       "F16)",
+                       entry->name, entry->dtype_name);
+    part->elements = entry->bytes / gr_dtype_bytes(entry->dtype);
+    /* A header of odd length leaves f32 data at addresses that no float may have. */
+    part->first_block = w->blocks;
+    part->converted = entry->dtype != GR_F32 || entry->offset % (int64_t)sizeof(float) != 0;
+    if (part->converted) {
+        part->offset = w->bytes;
+        w->bytes +=
+            (gr_mul(part->elements, sizeof(float)) + ALIGN_BYTES - 1) / ALIGN_BYTES * ALIGN_BYTES;
+        w->blocks += part_blocks(part);
+    }
+    return GR_OK;
+}
+
+static gr_status plan(struct gr_weights_host *w, const struct gr_model_files *model,
+                      const char *const *name, int64_t count)
+{
+    gr_status status = GR_OK;
+
+    w->count = count;
+    w->part = GR_NEW_ARRAY(struct part, count);
+    for (int64_t i = 0; i < count; i++)
+        GR_TRY(plan_part(w, &w->part[i], model, name[i]));
+out:
+    return status;
+}
+
+/* ---- widening --------------------------------------------------------------------------- */
+
+static uint32_t widen_bf16(uint16_t half)
+{
+    return (uint32_t)half << 16;
+}
+
+/* sign 1, exponent 5 (bias 15), mantissa 10  ->  sign 1, exponent 8 (bias 127), mantissa 23 */
+static uint32_t widen_f16(uint16_t half)
+{
+    uint32_t sign = (uint32_t)(half & 0x8000) << 16;
+    uint32_t exponent = (half >> 10) & 0x1f;
+    uint32_t mantissa = half & 0x3ff;
+    float subnormal = (float)mantissa * 0x1p-24f; /* exact; as f32 a normal number or zero */
+    uint32_t bits = 0;
+
+    memcpy(&bits, &subnormal, sizeof bits);
+    if (exponent == 0x1f) /* infinity, or a NaN with its payload */
+        bits = 0x7f800000 | mantissa << 13;
+    else if (exponent != 0)
+        bits = (exponent - 15 + 127) << 23 | mantissa << 13;
+    return sign | bits;
+}
+
+/* Elements [begin, end) of a tensor.  Neither side need be aligned as its type. */
+static void widen(unsigned char *out, const unsigned char *in, enum gr_dtype dtype, int64_t begin,
+                  int64_t end)
+{
+    if (dtype == GR_F32) {
+        memcpy(out + begin * 4, in + begin * 4, (size_t)(end - begin) * 4);
+        return;
+    }
+    for (int64_t i = begin; i < end; i++) {
+        uint16_t half;
+        uint32_t bits;
+
+        memcpy(&half, in + i * 2, sizeof half);
+        bits = dtype == GR_BF16 ? widen_bf16(half) : widen_f16(half);
+        memcpy(out + i * 4, &bits, sizeof bits);
+    }
+}
+
+struct convert_job {
+    const struct gr_weights_host *weights;
+    unsigned char *out;
+    _Atomic int64_t next_block;
+};
+
+static void convert_blocks(void *context)
+{
+    struct convert_job *job = context;
+    const struct gr_weights_host *w = job->weights;
+    int64_t block = 0;
+
+    while ((block = atomic_fetch_add(&job->next_block, 1)) < w->blocks) {
+        const struct part *part = w->part;
+        int64_t begin = 0, end = 0;
+
+        while (block >= part->first_block + part_blocks(part))
+            part++;
+        begin = (block - part->first_block) * BLOCK_ELEMENTS;
+        end = part->elements - begin < BLOCK_ELEMENTS ? part->elements : begin + BLOCK_ELEMENTS;
+        widen(job->out + part->offset, gr_model_tensor_data(part->tensor),
+              part->tensor->entry->dtype, begin, end);
+    }
+}
+
+/* ---- the shared memory ------------------------------------------------------------------ */
+
+static gr_status fail_memory(const struct gr_weights_host *w, const char *verb)
+{
+    return gr_fail(GR_ERR_DEVICE, "host memory",
+                   "give the job more memory, or a model saved in float32, which needs no copy",
+                   "converted weights of %" PRId64 " MiB cannot be %s (%s)", w->bytes >> 20, verb,
+                   strerror(errno));
+}
+
+/* Private, because kernels before 6.7 map sealed memory in no other way; never written to, its
+ * pages are the memfd's own. */
+static gr_status map_shared(struct gr_weights_host *w, int fd)
+{
+    void *memory = mmap(NULL, (size_t)w->bytes, PROT_READ, MAP_PRIVATE, fd, 0);
+
+    if (memory == MAP_FAILED)
+        return fail_memory(w, "mapped");
+    w->shared = memory;
+    return GR_OK;
+}
+
+/* Converts everything into a new memfd and seals it; the caller closes *fd, also after a failure.
+ */
+static gr_status make_shared(const struct gr_weights_host *w, int *fd, int threads)
+{
+    struct convert_job job = {.weights = w};
+    void *memory = NULL;
+
+    *fd = memfd_create("graft-weights", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (*fd < 0 || ftruncate(*fd, w->bytes) != 0)
+        return fail_memory(w, "placed");
+    memory = mmap(NULL, (size_t)w->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0);
+    if (memory == MAP_FAILED)
+        return fail_memory(w, "mapped");
+    job.out = memory;
+    gr_run_threads(threads, convert_blocks, &job);
+    munmap(memory, (size_t)w->bytes); /* with a writable mapping there is no seal */
+    if (fcntl(*fd, F_ADD_SEALS, SEALS) != 0)
+        return fail_memory(w, "sealed");
+    return GR_OK;
+}
+
+static gr_status check_shared(const struct gr_weights_host *w, int fd, const char *directory)
+{
+    struct stat info;
+
+    if (fstat(fd, &info) != 0)
+        return fail_memory(w, "examined");
+    if (info.st_size != w->bytes || (fcntl(fd, F_GET_SEALS) & SEALS) != SEALS)
+        return gr_fail(GR_ERR_DATA, directory, "start all processes with the same model",
+                       "another process of this host shares other weights (found %" PRId64
+                       " bytes, expected %" PRId64 " bytes, sealed)",
+                       (int64_t)info.st_size, w->bytes);
+    return GR_OK;
+}
+
+/* Local rank 0 holds the socket's name while it converts: those in the queue learn at once when it
+ * fails. */
+static gr_status give_shared(struct gr_weights_host *w,
+                             const struct gr_weights_host_options *options, int64_t deadline_ns)
+{
+    gr_status status = GR_OK;
+    int peers = options->local_size - 1;
+    int listener = -1, fd = -1;
+
+    if (peers > 0)
+        GR_TRY(gr_fd_offer_open(&listener, options->job_key, peers, deadline_ns));
+    GR_TRY(make_shared(w, &fd, options->threads));
+    GR_TRY(map_shared(w, fd));
+    if (peers > 0)
+        GR_TRY(gr_fd_offer(listener, options->job_key, fd, peers, deadline_ns));
+out:
+    if (listener >= 0)
+        close(listener);
+    if (fd >= 0)
+        close(fd);
+    return status;
+}
+
+static gr_status take_shared(struct gr_weights_host *w,
+                             const struct gr_weights_host_options *options, const char *directory,
+                             int64_t deadline_ns)
+{
+    gr_status status = GR_OK;
+    int fd = -1;
+
+    GR_TRY(gr_fd_take(&fd, options->job_key, deadline_ns));
+    GR_TRY(check_shared(w, fd, directory));
+    GR_TRY(map_shared(w, fd));
+out:
+    if (fd >= 0)
+        close(fd);
+    return status;
+}
+
+/* ---- public ----------------------------------------------------------------------------- */
+
+gr_status gr_weights_host_create(struct gr_weights_host **weights,
+                                 const struct gr_model_files *model, const char *const *name,
+                                 int64_t count, const struct gr_weights_host_options *options)
+{
+    gr_status status = GR_OK;
+    int64_t deadline_ns = gr_clock_ns() + (int64_t)(options->timeout_s * 1e9);
+    struct gr_weights_host *w = GR_NEW(struct gr_weights_host);
+
+    *weights = NULL;
+    GR_TRY(plan(w, model, name, count));
+    if (w->bytes == 0) /* everything is mapped */
+        goto out;
+    if (options->local_rank == 0)
+        GR_TRY(give_shared(w, options, deadline_ns));
+    else
+        GR_TRY(take_shared(w, options, model->directory, deadline_ns));
+out:
+    if (status == GR_OK)
+        *weights = w; /* ownership moved to the caller */
+    else
+        gr_weights_host_destroy(w);
+    return status;
+}
+
+void gr_weights_host_destroy(struct gr_weights_host *weights)
+{
+    if (weights == NULL)
+        return;
+    if (weights->shared != NULL)
+        munmap(weights->shared, (size_t)weights->bytes);
+    gr_free(weights->part);
+    gr_free(weights);
+}
+
+const float *gr_weights_host_data(const struct gr_weights_host *weights, int64_t i)
+{
+    const struct part *part = NULL;
+
+    GR_CHECK(i >= 0 && i < weights->count, "%" PRId64, i);
+    part = &weights->part[i];
+    if (!part->converted)
+        return gr_model_tensor_data(part->tensor);
+    return (const float *)((const unsigned char *)weights->shared + part->offset);
+}
+
+gr_status gr_weights_host_measure(int64_t *bytes, const struct gr_model_files *model,
+                                  const char *const *name, int64_t count)
+{
+    struct gr_weights_host w = {0};
+    gr_status status = plan(&w, model, name, count);
+
+    *bytes = w.bytes;
+    gr_free(w.part);
+    return status;
+}

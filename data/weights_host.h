@@ -1,0 +1,37 @@
+/* Weights as f32 on the host.  Those that a file holds as f32 are the mapped file itself; BF16 and
+ * F16 are widened (exactly) once per host, into one piece of anonymous memory that all processes of
+ * the job on this host map read-only: local rank 0 makes it and hands it out.  /dev/shm is not
+ * used: containers give it 64 MiB.  Knows neither MPI nor what the tensors mean. */
+#ifndef GR_DATA_WEIGHTS_HOST_H
+#define GR_DATA_WEIGHTS_HOST_H
+
+#include "data/model_files.h"
+
+struct gr_weights_host_options {
+    int local_rank;      /* among the processes of the job on this host */
+    int local_size;      /* their number; 1: nobody to share with */
+    const char *job_key; /* the same for all of them, and no other job's: names the socket */
+    int threads;         /* >= 1, for the conversion */
+    double timeout_s;    /* the whole call, for those who wait for others */
+};
+
+struct gr_weights_host;
+
+/* Makes the tensors `name` [count], distinct, available.  Every local rank must ask for the same.
+ * `model` must outlive the weights.  Errors: ERR_DATA (a tensor is missing or of another dtype than
+ * F32, BF16, F16; the ranks ask for different things), ERR_DEVICE (memory), ERR_RETRY (a local rank
+ * is missing). */
+gr_status gr_weights_host_create(struct gr_weights_host **weights,
+                                 const struct gr_model_files *model, const char *const *name,
+                                 int64_t count, const struct gr_weights_host_options *options);
+void gr_weights_host_destroy(struct gr_weights_host *weights); /* NULL is fine */
+
+/* Tensor i of those asked for, row-major, read-only. */
+const float *gr_weights_host_data(const struct gr_weights_host *weights, int64_t i);
+
+/* Memory that a create would take for converted weights on this host, all ranks together: for the
+ * memory plan, which is printed first.  Errors: ERR_DATA as above. */
+gr_status gr_weights_host_measure(int64_t *bytes, const struct gr_model_files *model,
+                                  const char *const *name, int64_t count);
+
+#endif

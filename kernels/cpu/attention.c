@@ -1,0 +1,174 @@
+/* Causal attention inside documents, forward, and what both directions share.
+ *
+ * A task is a tile of 64 queries of one document and one head; it walks over the keys they see in
+ * blocks of 256 with an online softmax and accumulates straight into o.  Tiles are counted from
+ * the document's first row, so bits depend on the document alone.  The backward is in
+ * attention_backward.c. */
+#include "kernels/cpu/attention.h"
+
+#include "kernels/cpu/matmul.h"
+#include "kernels/cpu/softmax.h"
+
+#include <math.h>
+#include <string.h>
+
+/* ---- the workspace and the tiles ---- */
+
+static void layout(struct gr_attention_memory *memory, struct gr_arena *arena, int threads,
+                   int64_t n, int64_t heads)
+{
+    int64_t floats = (int64_t)sizeof(float);
+
+    memory->tile = gr_arena_take(arena, n * (int64_t)sizeof(struct gr_attention_tile));
+    memory->lse = gr_arena_take(arena, n * heads * floats);
+    memory->delta = gr_arena_take(arena, n * heads * floats);
+    memory->scores = gr_arena_take(arena, 2 * threads * GR_TILE_ROWS * GR_BLOCK_ROWS * floats);
+}
+
+int64_t GR_CPU(attention_workspace_bytes)(struct gr_device *dev, int64_t n, int64_t heads,
+                                          int64_t head_dim)
+{
+    struct gr_arena measure = {.name = "workspace"};
+    struct gr_attention_memory memory;
+
+    (void)head_dim;
+    layout(&memory, &measure, dev->threads, n, heads);
+    return measure.used;
+}
+
+static void add_tiles(struct gr_attention_memory *memory, int64_t begin, int64_t end, bool is_doc)
+{
+    for (int64_t row = begin; row < end; row += GR_TILE_ROWS)
+        memory->tile[memory->tiles++] =
+            (struct gr_attention_tile){.begin = (int32_t)row,
+                                       .end = (int32_t)gr_smaller(end, row + GR_TILE_ROWS),
+                                       .doc_begin = (int32_t)begin,
+                                       .doc_end = (int32_t)(is_doc ? end : begin)};
+}
+
+bool GR_CPU(attention_cut)(struct gr_attention_memory *memory, struct gr_device *dev,
+                           const char *op, const struct gr_attention *a)
+{
+    const int32_t *doc = a->docs.data;
+    int64_t n = a->q.dim[0], end = 0;
+    struct gr_arena arena = {
+        .name = "workspace", .base = dev->workspace, .capacity = dev->workspace_bytes};
+
+    layout(memory, &arena, dev->threads, n, a->q.dim[1]);
+    memory->tiles = 0;
+    for (int64_t d = 0; d < a->docs.dim[0]; d++) {
+        int64_t begin = doc[d * a->docs.stride], after = doc[d * a->docs.stride + 1];
+
+        if (begin == after)
+            continue;
+        if (begin < end || after < begin || after > n) {
+            gr_device_fail(dev, GR_ERR_BUG, op,
+                           "document %lld does not fit (found rows %lld to %lld of %lld, previous "
+                           "end %lld)",
+                           (long long)d, (long long)begin, (long long)after, (long long)n,
+                           (long long)end);
+            return false;
+        }
+        add_tiles(memory, end, begin, false);
+        add_tiles(memory, begin, after, true);
+        end = after;
+    }
+    add_tiles(memory, end, n, false);
+    return true;
+}
+
+/* ---- the forward ---- */
+
+/* The online softmax of one query: weights so far are exp(score - shift). */
+struct softmax {
+    float shift;
+    double sum;
+};
+
+/* Makes weights of the scores of the keys seen, columns [seen, seen_end) of `width`, and zeros of
+ * the others; o, the weighted sum so far, is brought to the new shift. */
+static void soften(struct softmax *state, float *score, int64_t width, int64_t seen,
+                   int64_t seen_end, float *o, int64_t head_dim)
+{
+    float most;
+
+    if (seen >= seen_end) {
+        memset(score, 0, (size_t)width * sizeof(float));
+        return;
+    }
+    gr_mask_scores(score, width, seen, seen_end);
+    most = gr_largest_f32(score, width);
+    if (most > state->shift) {
+        float correction = gr_expf(state->shift - most);
+
+        for (int64_t j = 0; j < head_dim && state->sum > 0.0; j++)
+            o[j] *= correction;
+        state->sum *= (double)correction;
+        state->shift = most;
+    }
+    state->sum += gr_exponentials_f32(score, state->shift, width);
+}
+
+/* o <- softmax(scale q k^T) v for one tile of queries and one head */
+static void forward_tile(const struct gr_attention_memory *memory, const struct gr_attention *a,
+                         struct gr_attention_tile t, int64_t head)
+{
+    int64_t rows = t.end - t.begin, head_dim = a->q.dim[2];
+    int64_t kv_head = head / (a->q.dim[1] / a->k.dim[1]);
+    int64_t first = gr_first_key(a, t.doc_begin, t.begin);
+    gr_tensor q = gr_head_rows(a->q, head, t.begin, t.end);
+    gr_tensor o = gr_head_rows(a->o, head, t.begin, t.end);
+    struct softmax state[GR_TILE_ROWS];
+
+    for (int64_t i = 0; i < rows; i++)
+        state[i] = (struct softmax){-INFINITY, 0.0};
+    for (int64_t begin = first; begin < t.end; begin += GR_BLOCK_ROWS) {
+        int64_t end = gr_smaller(t.end, begin + GR_BLOCK_ROWS);
+        gr_tensor scores = gr_score_tile(memory, 0, rows, end - begin);
+
+        gr_cpu_matmul_nt(scores, q, gr_head_rows(a->k, kv_head, begin, end), a->scale, 0.0f);
+        for (int64_t i = 0; i < rows; i++) {
+            int64_t row = t.begin + i, seen = gr_first_key(a, t.doc_begin, row);
+
+            soften(&state[i], gr_row_f32(scores, i), end - begin, gr_larger(seen - begin, 0),
+                   gr_smaller(row + 1, end) - begin, gr_row_f32(o, i), head_dim);
+        }
+        gr_cpu_matmul_nn(o, scores, gr_head_rows(a->v, kv_head, begin, end), 1.0f,
+                         begin == first ? 0.0f : 1.0f);
+    }
+    for (int64_t i = 0; i < rows; i++) {
+        float scale = (float)(1.0 / state[i].sum), *row = gr_row_f32(o, i);
+
+        for (int64_t j = 0; j < head_dim; j++)
+            row[j] *= scale;
+        gr_row_f32(a->lse, t.begin + i)[head] = (float)((double)state[i].shift + log(state[i].sum));
+    }
+}
+
+/* Rows outside every document. */
+static void zero_tile(const struct gr_attention *a, struct gr_attention_tile t, int64_t head)
+{
+    for (int64_t i = t.begin; i < t.end; i++) {
+        memset(gr_row_f32(a->o, i) + head * a->o.dim[2], 0, (size_t)a->o.dim[2] * sizeof(float));
+        gr_row_f32(a->lse, i)[head] = 0.0f;
+    }
+}
+
+void GR_CPU(attention_forward)(struct gr_device *dev, const struct gr_attention *a)
+{
+    int64_t heads = a->q.dim[1];
+    struct gr_attention_memory memory;
+
+    if (!GR_CPU(attention_cut)(&memory, dev, "attention_forward", a))
+        return;
+        /* late queries see most keys: they come first */
+#pragma omp parallel for schedule(dynamic) num_threads(dev->threads)
+    for (int64_t task = memory.tiles * heads - 1; task >= 0; task--) {
+        struct gr_attention_tile t = memory.tile[task / heads];
+
+        if (gr_in_document(t))
+            forward_tile(&memory, a, t, task % heads);
+        else
+            zero_tile(a, t, task % heads);
+    }
+}

@@ -1,0 +1,153 @@
+/* Sums over spans and the element-wise ops of the flat buffers. */
+#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/rows.h"
+
+#include <string.h>
+
+static int64_t smaller(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static double sum_f64(const double *x, int64_t n)
+{
+    double sum = 0;
+
+    for (int64_t begin = 0; begin < n; begin += GR_CHUNK) {
+        double partial = 0;
+
+        for (int64_t i = begin; i < smaller(begin + GR_CHUNK, n); i++)
+            partial += x[i];
+        sum += partial;
+    }
+    return sum;
+}
+
+void GR_CPU(sum_spans)(struct gr_device *dev, gr_tensor sum, gr_tensor x, gr_tensor spans)
+{
+    for (int64_t i = 0; i < spans.dim[0]; i++) {
+        const int32_t *span = (const int32_t *)spans.data + i * spans.stride;
+
+        if (span[0] < 0 || span[0] > span[1] || span[1] > x.dim[0]) {
+            gr_device_fail(dev, GR_ERR_BUG, "sum_spans",
+                           "span %lld is outside x (found %d to %d, expected within 0 to %lld)",
+                           (long long)i, span[0], span[1], (long long)x.dim[0]);
+            return;
+        }
+    }
+#pragma omp parallel for num_threads(dev->threads)
+    for (int64_t i = 0; i < spans.dim[0]; i++) {
+        const int32_t *span = (const int32_t *)spans.data + i * spans.stride;
+
+        ((double *)sum.data)[i] = sum_f64((const double *)x.data + span[0], span[1] - span[0]);
+    }
+}
+
+/* Partial sums are few enough for the stack: a block is one chunk, or as many as keep the number
+ * of blocks below the limit; which, depends on n alone. */
+enum { BLOCKS_MAX = 1024 };
+
+void GR_CPU(sum_squares)(struct gr_device *dev, gr_tensor out, gr_tensor x)
+{
+    double partial[BLOCKS_MAX], sum = 0;
+    int64_t n = x.dim[0];
+    int64_t chunks = (n + GR_CHUNK - 1) / GR_CHUNK;
+    int64_t block = (chunks + BLOCKS_MAX - 1) / BLOCKS_MAX * GR_CHUNK;
+    int64_t blocks = n == 0 ? 0 : (n + block - 1) / block;
+
+#pragma omp parallel for num_threads(dev->threads)
+    for (int64_t b = 0; b < blocks; b++) {
+        int64_t end = smaller((b + 1) * block, n);
+
+        partial[b] = 0;
+        for (int64_t i = b * block; i < end; i += GR_CHUNK)
+            partial[b] += gr_sum_squares_f32((const float *)x.data + i, smaller(GR_CHUNK, end - i));
+    }
+    for (int64_t b = 0; b < blocks; b++)
+        sum += partial[b];
+    *(double *)out.data = sum;
+}
+
+/* A tensor cut into pieces of at most GR_CHUNK elements of a row; gapless ones are one row. */
+struct pieces {
+    int64_t columns, per_row, count;
+};
+
+static struct pieces cut(gr_tensor t, bool gapless)
+{
+    int64_t rows = gapless ? 1 : t.dim[0];
+    int64_t columns = gapless ? gr_tensor_count(t) : gr_tensor_row_size(t);
+    int64_t per_row = (columns + GR_CHUNK - 1) / GR_CHUNK;
+
+    return (struct pieces){columns, per_row, rows * per_row};
+}
+
+struct piece {
+    int64_t row, begin, size;
+};
+
+static struct piece piece_at(const struct pieces *p, int64_t index)
+{
+    int64_t begin = index % p->per_row * GR_CHUNK;
+
+    return (struct piece){index / p->per_row, begin, smaller(GR_CHUNK, p->columns - begin)};
+}
+
+void GR_CPU(scale)(struct gr_device *dev, gr_tensor x, float factor)
+{
+    struct pieces pieces = cut(x, gr_tensor_is_contiguous(x));
+
+#pragma omp parallel for num_threads(dev->threads)
+    for (int64_t k = 0; k < pieces.count; k++) {
+        struct piece piece = piece_at(&pieces, k);
+        float *to = gr_row_f32(x, piece.row) + piece.begin;
+
+        for (int64_t i = 0; i < piece.size; i++)
+            to[i] *= factor;
+    }
+}
+
+void GR_CPU(add)(struct gr_device *dev, gr_tensor y, gr_tensor a, gr_tensor b)
+{
+    struct pieces pieces = cut(y, gr_tensor_is_contiguous(y) && gr_tensor_is_contiguous(a) &&
+                                      gr_tensor_is_contiguous(b));
+
+#pragma omp parallel for num_threads(dev->threads)
+    for (int64_t k = 0; k < pieces.count; k++) {
+        struct piece piece = piece_at(&pieces, k);
+        float *to = gr_row_f32(y, piece.row) + piece.begin;
+        const float *from_a = gr_row_f32(a, piece.row) + piece.begin;
+        const float *from_b = gr_row_f32(b, piece.row) + piece.begin;
+
+#pragma omp simd
+        for (int64_t i = 0; i < piece.size; i++)
+            to[i] = from_a[i] + from_b[i];
+    }
+}
+
+void GR_CPU(zero)(struct gr_device *dev, gr_tensor x)
+{
+    struct pieces pieces = cut(x, gr_tensor_is_contiguous(x));
+    int64_t element = gr_dtype_bytes(x.dtype);
+
+#pragma omp parallel for num_threads(dev->threads)
+    for (int64_t k = 0; k < pieces.count; k++) {
+        struct piece piece = piece_at(&pieces, k);
+
+        memset((char *)x.data + (piece.row * x.stride + piece.begin) * element, 0,
+               (size_t)(piece.size * element));
+    }
+}
+
+void GR_CPU(copy)(struct gr_device *dev, gr_tensor y, gr_tensor x)
+{
+    struct pieces pieces = cut(y, gr_tensor_is_contiguous(y) && gr_tensor_is_contiguous(x));
+
+#pragma omp parallel for num_threads(dev->threads)
+    for (int64_t k = 0; k < pieces.count; k++) {
+        struct piece piece = piece_at(&pieces, k);
+
+        memcpy(gr_row_f32(y, piece.row) + piece.begin, gr_row_f32(x, piece.row) + piece.begin,
+               (size_t)piece.size * sizeof(float));
+    }
+}

@@ -1,0 +1,44 @@
+/* graft config: prints the configuration a run would have. */
+#include "launch/cmd.h"
+
+#include "trainer/config.h"
+
+#include <stdio.h>
+
+static const struct gr_option options[] = {
+    {"set", 0, GR_OPTION_REPEATED, "KEY=VALUE", "set a key, after the file and the environment", 0,
+     0},
+    {0},
+};
+
+/* With a file: the resolved file.  Without: every key with its default, explained. */
+static gr_status run(const struct gr_args *args)
+{
+    struct gr_config config;
+    struct gr_buffer yaml = {0};
+    int64_t set_count = 0;
+    const char *const *sets = gr_args_list(args, "set", &set_count);
+    const char *file = gr_args_positional(args, 0);
+    gr_status status = GR_OK;
+
+    GR_TRY(gr_config_resolve(&config, file, sets, set_count));
+    gr_config_print(&yaml, &config, file == NULL);
+    fputs(yaml.data, stdout);
+out:
+    gr_buffer_release(&yaml);
+    gr_config_release(&config);
+    return status;
+}
+
+const struct gr_command gr_cmd_config = {
+    .name = "config",
+    .run = run,
+    .usage = "[run.yaml] [--set KEY=VALUE]...",
+    .summary = "print the resolved configuration; without a file, every key explained",
+    .details = "A key comes from its default, the file, the environment (KUBEFLOW_TRAINER_OPT_KEY) "
+               "and --set;\n"
+               "the later wins.  The value of --set is YAML: 8, 2.0e-4, true, text, [a, b]; a list "
+               "also a,b,c.",
+    .options = options,
+    .most_positionals = 1,
+};

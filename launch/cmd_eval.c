@@ -1,0 +1,78 @@
+/* graft eval: the loss of a model, with or without an adapter, over a file. */
+#include "launch/cmd.h"
+
+#include "kernels/base/alloc.h"
+#include "launch/model_args.h"
+#include "trainer/run/eval.h"
+#include "trainer/run/inputs.h"
+
+#include <math.h>
+#include <stdio.h>
+
+static const struct gr_option options[] = {
+    GR_MODEL_OPTIONS,
+    {"data", 0, GR_OPTION_REQUIRED, "FILE", "JSONL file to evaluate on", 0, 0},
+    {"json", 0, GR_OPTION_FLAG, NULL, "print one JSON object", 0, 0},
+    {"dump", 0, GR_OPTION_TEXT, "FILE.safetensors", "write tokens, labels and logits", 0, 0},
+    {0},
+};
+
+static void print_result(const struct gr_sums *sums, bool json)
+{
+    double loss = sums->loss / (double)sums->supervised;
+
+    if (json)
+        printf("{\"eval_loss\": %.17g, \"perplexity\": %.17g, \"supervised_tokens\": %lld, "
+               "\"tokens\": %lld}\n",
+               loss, exp(loss), (long long)sums->supervised, (long long)sums->tokens);
+    else
+        printf("eval_loss %.6f  perplexity %.4f  supervised_tokens %lld  tokens %lld\n", loss,
+               exp(loss), (long long)sums->supervised, (long long)sums->tokens);
+}
+
+static gr_status evaluate(struct gr_model_session *s, const struct gr_args *args)
+{
+    gr_status status = GR_OK;
+    struct gr_inputs inputs = {0};
+    struct gr_evaluator evaluator = {0};
+    struct gr_sums sums = {0};
+    const char *dump = gr_args_text(args, "dump");
+    bool is_first = gr_comm_rank(s->comm) == 0;
+
+    gr_text_list_set(&s->config.data.eval, gr_args_text(args, "data"));
+    GR_TRY(gr_inputs_load(&inputs, &s->config, &s->engine.model.config, gr_device_threads(s->dev)));
+    GR_TRY(gr_evaluator_init(&evaluator, &s->config, &inputs.eval, gr_comm_size(s->comm)));
+    GR_TRY(gr_model_session_prepare(s, gr_loader_rows(evaluator.loader)));
+    GR_TRY(gr_evaluate(&sums, &evaluator, &s->engine, 0));
+    if (dump != NULL && is_first)
+        GR_TRY(gr_evaluate_dump(&evaluator, &s->engine, dump));
+    if (is_first)
+        print_result(&sums, gr_args_flag(args, "json"));
+out:
+    gr_evaluator_release(&evaluator);
+    gr_inputs_release(&inputs);
+    return status;
+}
+
+static gr_status run(const struct gr_args *args)
+{
+    gr_status status = GR_OK;
+    struct gr_model_session session;
+
+    GR_TRY(gr_model_session_open(&session, args));
+    GR_TRY(evaluate(&session, args));
+out:
+    gr_model_session_close(&session);
+    return status;
+}
+
+const struct gr_command gr_cmd_eval = {
+    .name = "eval",
+    .run = run,
+    .usage = "--model DIR [--adapter DIR] --data FILE [--set KEY=VALUE]... [--json] "
+             "[--dump FILE.safetensors]",
+    .summary = "print the loss of a model, with or without an adapter, on a file",
+    .details = "The dump holds tokens, docs, labels, logits and row_loss of every supervised "
+               "token.",
+    .options = options,
+};

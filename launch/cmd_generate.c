@@ -1,0 +1,137 @@
+/* graft generate: what a model answers, with or without an adapter. */
+#include "launch/cmd.h"
+
+#include "data/chat.h"
+#include "data/tokenizer/tokenizer.h"
+#include "kernels/base/alloc.h"
+#include "launch/model_args.h"
+#include "trainer/run/generate.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const struct gr_option options[] = {
+    GR_MODEL_OPTIONS,
+    {"prompt", 0, GR_OPTION_REQUIRED, "TEXT", "text to continue, or with --chat to answer", 0, 0},
+    {"chat", 0, GR_OPTION_FLAG, NULL, "the prompt is a user's message in the model's chat format",
+     0, 0},
+    {"max-new-tokens", 0, GR_OPTION_INTEGER, "N", "at most so many tokens (128)", 1, 1e6},
+    {"temperature", 0, GR_OPTION_REAL, "X", "randomness; 0, the default: the likeliest token", 0,
+     100},
+    {"top-p", 0, GR_OPTION_REAL, "X", "choose among the likeliest tokens of this probability (1)",
+     0, 1},
+    {"seed", 0, GR_OPTION_INTEGER, "N", "of the choices (42)", 0, 4294967295.0},
+    {0},
+};
+
+struct printer {
+    const struct gr_tokenizer *tokenizer;
+    uint32_t *ids;
+    int64_t count;
+    size_t printed; /* bytes of the text so far */
+};
+
+/* Decodes everything again and prints what is new: a character may span tokens. */
+static gr_status print_token(void *context, uint32_t id)
+{
+    gr_status status = GR_OK;
+    struct printer *p = context;
+    struct gr_buffer text = {0};
+
+    p->ids[p->count++] = id;
+    GR_TRY(gr_tokenizer_decode(p->tokenizer, &text, p->ids, p->count, true));
+    if (text.length >= 3 && memcmp(text.data + text.length - 3, "\xEF\xBF\xBD", 3) == 0)
+        goto out; /* half a character: wait for the rest */
+    if (text.length > p->printed) {
+        fwrite(text.data + p->printed, 1, text.length - p->printed, stdout);
+        fflush(stdout);
+        p->printed = text.length;
+    }
+out:
+    gr_buffer_release(&text);
+    return status;
+}
+
+static gr_status encode_prompt(struct gr_encoding *encoding, const struct gr_tokenizer *tokenizer,
+                               const char *prompt, bool chat, const char *chat_format)
+{
+    gr_status status = GR_OK;
+    struct gr_chat format = {0};
+    struct gr_chat_text text = {0};
+    struct gr_chat_message message = {.role = GR_CHAT_USER, .content = prompt};
+
+    if (!chat)
+        return gr_tokenizer_encode(tokenizer, encoding, prompt, strlen(prompt), true);
+    GR_TRY(gr_chat_choose(&format, chat_format, tokenizer));
+    GR_TRY(gr_chat_render(&format, &text, &message, 1, true, "--prompt"));
+    GR_TRY(gr_tokenizer_encode(tokenizer, encoding, text.text.data, text.text.length, false));
+out:
+    gr_chat_text_release(&text);
+    return status;
+}
+
+static void add_stop(struct gr_generate_options *o, int64_t id)
+{
+    if (id >= 0)
+        o->stop[o->stops++] = id;
+}
+
+static gr_status generate(struct gr_model_session *s, const struct gr_args *args)
+{
+    gr_status status = GR_OK;
+    struct gr_tokenizer *tokenizer = NULL;
+    struct gr_encoding encoding = {0};
+    struct printer printer = {0};
+    struct gr_generate_options o = {
+        .max_new_tokens = gr_args_integer(args, "max-new-tokens", 128),
+        .temperature = gr_args_real(args, "temperature", 0),
+        .top_p = gr_args_real(args, "top-p", 1),
+        .seed = (uint64_t)gr_args_integer(args, "seed", 42),
+    };
+    int64_t rows;
+
+    GR_TRY(gr_tokenizer_create(&tokenizer, s->config.model));
+    GR_TRY(encode_prompt(&encoding, tokenizer, gr_args_text(args, "prompt"),
+                         gr_args_flag(args, "chat"), s->config.data.chat_format));
+    add_stop(&o, gr_tokenizer_eos(tokenizer));
+    add_stop(&o, s->engine.model.config.eos);
+    if (gr_args_flag(args, "chat")) {
+        add_stop(&o, gr_tokenizer_token_id(tokenizer, "<|im_end|>"));
+        add_stop(&o, gr_tokenizer_token_id(tokenizer, "<|eot_id|>"));
+    }
+    rows = encoding.count + o.max_new_tokens;
+    if (rows > s->config.data.max_length)
+        rows = s->config.data.max_length;
+    rows = (rows + GR_ROW_MULTIPLE - 1) / GR_ROW_MULTIPLE * GR_ROW_MULTIPLE;
+    GR_TRY(gr_model_session_prepare(s, rows));
+    printer.tokenizer = tokenizer;
+    printer.ids = GR_NEW_ARRAY(uint32_t, o.max_new_tokens);
+    GR_TRY(gr_generate(&s->engine, encoding.ids, encoding.count, &o, print_token, &printer));
+    printf("\n");
+out:
+    gr_free(printer.ids);
+    gr_encoding_release(&encoding);
+    gr_tokenizer_destroy(tokenizer);
+    return status;
+}
+
+static gr_status run(const struct gr_args *args)
+{
+    gr_status status = GR_OK;
+    struct gr_model_session session;
+
+    GR_TRY(gr_model_session_open(&session, args));
+    GR_TRY(generate(&session, args));
+out:
+    gr_model_session_close(&session);
+    return status;
+}
+
+const struct gr_command gr_cmd_generate = {
+    .name = "generate",
+    .run = run,
+    .usage = "--model DIR [--adapter DIR] --prompt TEXT [--chat] [--max-new-tokens N] "
+             "[--temperature X] [--top-p X] [--seed N]",
+    .summary = "continue a text or answer a message",
+    .options = options,
+};

@@ -1,0 +1,51 @@
+/* graft train: fine-tunes an adapter.  The work is trainer/run/train.c. */
+#include "launch/cmd.h"
+
+#include "trainer/config.h"
+#include "trainer/run/train.h"
+
+#include <unistd.h>
+
+static const struct gr_option options[] = {
+    {"set", 0, GR_OPTION_REPEATED, "KEY=VALUE", "set a key, after the file and the environment", 0,
+     0},
+    {"expect-ranks", 0, GR_OPTION_INTEGER, "N", "refuse to start with another number of ranks", 1,
+     1e9},
+    {0},
+};
+
+static gr_status run(const struct gr_args *args)
+{
+    gr_status status = GR_OK;
+    struct gr_config config;
+    struct gr_comm *comm = NULL;
+    const char *file = gr_args_positional(args, 0);
+    int64_t set_count = 0;
+    const char *const *sets = gr_args_list(args, "set", &set_count);
+    struct gr_train_options train = {.expect_ranks = gr_args_integer(args, "expect-ranks", 0),
+                                     .is_terminal = isatty(STDERR_FILENO) == 1};
+
+    GR_TRY(gr_config_resolve(&config, file, sets, set_count));
+    GR_TRY(gr_config_check(&config, file, GR_CONFIG_TO_TRAIN));
+    GR_TRY(gr_comm_create(&comm, (double)config.dist.timeout_seconds));
+    GR_TRY(gr_train(comm, &config, &train));
+out:
+    gr_comm_destroy(comm);
+    gr_config_release(&config);
+    return status;
+}
+
+const struct gr_command gr_cmd_train = {
+    .name = "train",
+    .run = run,
+    .usage = "run.yaml [--set KEY=VALUE]... [--expect-ranks N]",
+    .summary = "fine-tune a LoRA adapter; alone or under mpirun",
+    .details = "The same run gives the same adapter, bit for bit, at any number of ranks and "
+               "threads:\n"
+               "  graft train run.yaml\n"
+               "  mpirun -n 4 --bind-to none graft train run.yaml",
+    .options = options,
+    .least_positionals = 1,
+    .most_positionals = 1,
+    .more_help = gr_config_help,
+};

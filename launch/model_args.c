@@ -1,0 +1,75 @@
+/* Opening a model for a command.  See model_args.h. */
+#include "launch/model_args.h"
+
+#include "kernels/base/alloc.h"
+#include "trainer/model/peft_files.h"
+#include "trainer/run/device_config.h"
+
+#include <string.h>
+
+/* Evaluation takes what the model can: only a longer max_length that was asked for is an error. */
+static gr_status fit_length(struct gr_config *config, const struct gr_args *args)
+{
+    gr_status status = GR_OK;
+    struct gr_model_config model;
+    int64_t set_count = 0;
+    const char *const *sets = gr_args_list(args, "set", &set_count);
+
+    for (int64_t i = 0; i < set_count; i++) {
+        if (strncmp(sets[i], "data.max_length=", strlen("data.max_length=")) == 0)
+            return GR_OK;
+    }
+    GR_TRY(gr_model_config_load(&model, config->model));
+    if (config->data.max_length > model.max_position_embeddings)
+        config->data.max_length = model.max_position_embeddings;
+out:
+    return status;
+}
+
+gr_status gr_model_session_open(struct gr_model_session *s, const struct gr_args *args)
+{
+    gr_status status = GR_OK;
+    int64_t set_count = 0;
+    const char *const *sets = gr_args_list(args, "set", &set_count);
+    const char *adapter = gr_args_text(args, "adapter");
+    struct gr_lora_config lora = {0};
+
+    memset(s, 0, sizeof *s);
+    GR_TRY(gr_config_resolve(&s->config, NULL, sets, set_count));
+    gr_free(s->config.model);
+    s->config.model = gr_strdup(gr_args_text(args, "model"));
+    GR_TRY(fit_length(&s->config, args));
+    GR_TRY(gr_comm_create(&s->comm, (double)s->config.dist.timeout_seconds));
+    GR_TRY(gr_device_open(&s->dev, &s->config, gr_comm_local_size(s->comm)));
+    GR_TRY(gr_engine_load_model(&s->engine, &s->config, s->dev, s->comm));
+    if (adapter == NULL)
+        goto out;
+    GR_TRY(gr_peft_read_config(&lora, adapter));
+    GR_TRY(gr_adapter_create(&s->adapter, &s->engine.model.config, &lora));
+    s->values = GR_NEW_ARRAY(float, s->adapter->elements);
+    GR_TRY(gr_peft_read_weights(s->values, s->adapter, adapter));
+out:
+    gr_lora_config_release(&lora);
+    return status;
+}
+
+gr_status gr_model_session_prepare(struct gr_model_session *s, int64_t rows)
+{
+    gr_status status = GR_OK;
+
+    GR_TRY(gr_engine_prepare_eval(&s->engine, s->adapter, rows));
+    if (s->adapter != NULL)
+        GR_TRY(gr_engine_set_adapter(&s->engine, s->values, 0));
+out:
+    return status;
+}
+
+void gr_model_session_close(struct gr_model_session *s)
+{
+    gr_engine_release(&s->engine);
+    gr_device_destroy(s->dev);
+    gr_comm_destroy(s->comm);
+    gr_adapter_destroy(s->adapter);
+    gr_free(s->values);
+    gr_config_release(&s->config);
+}

@@ -1,0 +1,32 @@
+/* What the commands that run a model without training it have in common: --model, --adapter, --set,
+ * and from them an engine ready to evaluate. */
+#ifndef GR_LAUNCH_MODEL_ARGS_H
+#define GR_LAUNCH_MODEL_ARGS_H
+
+#include "launch/args.h"
+#include "trainer/run/engine.h"
+
+#define GR_MODEL_OPTIONS                                                                           \
+    {"model", 0, GR_OPTION_REQUIRED, "DIR", "Hugging Face model directory", 0, 0},                 \
+        {"adapter", 0, GR_OPTION_TEXT, "DIR", "PEFT adapter directory", 0, 0},                     \
+    {                                                                                              \
+        "set", 0, GR_OPTION_REPEATED, "KEY=VALUE", "set a configuration key", 0, 0                 \
+    }
+
+struct gr_model_session {
+    struct gr_config config;
+    struct gr_comm *comm;
+    struct gr_device *dev;
+    struct gr_engine engine;
+    struct gr_adapter *adapter; /* NULL: the base model alone */
+    float *values;              /* the adapter's, host memory */
+};
+
+/* Resolves the configuration: defaults, environment, --set, then --model.  A max_length that was
+ * not set is the model's context where that is shorter. */
+gr_status gr_model_session_open(struct gr_model_session *session, const struct gr_args *args);
+/* Loads the weights; memory for passes of `rows` rows. */
+gr_status gr_model_session_prepare(struct gr_model_session *session, int64_t rows);
+void gr_model_session_close(struct gr_model_session *session);
+
+#endif

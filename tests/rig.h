@@ -1,0 +1,59 @@
+/* The rig of the op tests: a device, tensors on it whose surroundings are guarded, and helpers to
+ * fill, read and compare.  Written against device.h alone, so that it serves every backend. */
+#ifndef GR_TESTS_RIG_H
+#define GR_TESTS_RIG_H
+
+#include "kernels/ops.h"
+#include "tests/test.h"
+
+enum { RIG_TENSORS_MAX = 64 };
+
+struct rig {
+    struct gr_device *dev;
+    struct gr_arena arena;     /* the tensors: what two runs are compared by */
+    struct gr_arena workspace; /* scratch: not compared; guarded behind workspace_bytes */
+    int64_t workspace_bytes;
+    int tensors;
+    struct {
+        gr_tensor view, around; /* around: the view with its guards */
+    } tensor[RIG_TENSORS_MAX];
+    uint32_t fills; /* numbers the random fills */
+};
+
+/* The instruction sets of the CPU backend this machine can run: 0, 1, .. until NULL. */
+const char *rig_isa(int index);
+
+void rig_open(struct rig *r, const char *isa, int threads);
+/* Asserts that the device did not fail and that no guard was written. */
+void rig_close(struct rig *r);
+
+/* A tensor shaped as `shape` (made with data NULL) whose rows lie `gap` elements apart; elements,
+ * gaps and a row before and after it are filled with the bits ff..ff, a NaN. */
+gr_tensor rig_tensor(struct rig *r, gr_tensor shape, int64_t gap);
+/* The same with random elements, low <= value < high: F32, or I32 (rounded down).  The values
+ * depend on the order of the calls only. */
+gr_tensor rig_random(struct rig *r, gr_tensor shape, int64_t gap, double low, double high);
+/* Elements in row order, as f64; the caller frees what rig_read returns. */
+void rig_write(struct rig *r, gr_tensor t, const double *values);
+double *rig_read(struct rig *r, gr_tensor t);
+int32_t *rig_read_i32(struct rig *r, gr_tensor t);
+void rig_set_workspace(struct rig *r, int64_t bytes);
+
+/* |found - expected| <= tolerance * max|expected| for every element. */
+void rig_assert_close(const char *what, const double *found, const double *expected, int64_t count,
+                      double tolerance);
+
+/* Runs `body` with 1, 2, 3 and 5 threads on every instruction set; all tensors of the rig must
+ * hold the same bits after each. */
+void rig_assert_same_bits(void (*body)(struct rig *r));
+
+/* A case of that kind:  SAME_BITS(rope) { gr_tensor x = rig_random(r, ...); gr_rope(...); } */
+#define SAME_BITS(op)                                                                              \
+    static void run_##op(struct rig *r);                                                           \
+    TEST(op##_any_threads_same_bits)                                                               \
+    {                                                                                              \
+        rig_assert_same_bits(run_##op);                                                            \
+    }                                                                                              \
+    static void run_##op(struct rig *r)
+
+#endif

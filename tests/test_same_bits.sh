@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# One SHA-256 of the finished adapter over ranks and threads, for several numbers of micro-batches,
+# with dropout, on a model with awkward sizes; and again with AVX2 forced, equal among themselves.
+#   test_same_bits.sh GRAFT TOOL_RANDOM_MODEL
+set -euo pipefail
+graft=$1 tool=$2
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export OMP_WAIT_POLICY=passive OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+export XDG_CACHE_HOME=$work/cache
+passed=0 failed=0
+
+# Widths that are no multiples of 16, an output of more than 512 columns, 3 layers: an odd number of
+# adapter elements (21,897), more than three chunks of 4,096.
+"$tool" "$work/model" hidden_size=90 num_attention_heads=3 num_key_value_heads=1 head_dim=30 \
+    intermediate_size=521 num_hidden_layers=3 vocab_size=262
+# Documents of 20 to 700 bytes: packs with several documents, cut ones, and tails.
+for i in $(seq 1 40); do
+    printf '{"text": "document %d %s"}\n' "$i" "$(printf 'w%d ' $(seq 1 $((i * 37 % 130 + 3))))"
+done > "$work/data.jsonl"
+
+# train RANKS THREADS M OUTPUT: the adapter's hash, or nothing
+train() {
+    local output=$work/run-$1-$2-$3-${GRAFT_ISA:-best}
+    mpirun -n "$1" --bind-to none "$graft" train /dev/null --set model="$work/model" \
+        --set data.train="$work/data.jsonl" --set output="$output" --set data.max_length=640 \
+        --set lora.r=3 --set lora.lora_dropout=0.1 --set train.micro_batches="$3" \
+        --set train.max_steps=3 --set train.learning_rate=1e-2 --set device.threads="$2" \
+        --expect-ranks "$1" > "$work/log" 2>&1 || { cat "$work/log" >&2; return 1; }
+    sha256sum < "$output/adapter/adapter_model.safetensors" | cut -d' ' -f1
+}
+
+# shares RANKS M: the micro-batches each rank must have computed in the last run's log
+shares() {
+    local expected=""
+    for ((p = 0; p < $1; p++)); do
+        expected+=" $((3 * ((p + 1) * $2 / $1 - p * $2 / $1)))"
+    done
+    grep -q "micro-batches computed by rank:$expected\$" "$work/log"
+}
+
+for isa in best v3; do
+    if [ "$isa" = v3 ]; then export GRAFT_ISA=v3 ONEDNN_MAX_CPU_ISA=AVX2; fi
+    for m in 1 3 6 8; do
+        reference=""
+        for ((ranks = 1; ranks <= (m < 4 ? m : 4); ranks++)); do
+            for threads in 1 2 3; do
+                hash=$(train "$ranks" "$threads" "$m")
+                : "${reference:=$hash}"
+                if [ -n "$hash" ] && [ "$hash" = "$reference" ] && shares "$ranks" "$m"; then
+                    passed=$((passed + 1))
+                else
+                    failed=$((failed + 1))
+                    echo "FAIL $isa: M=$m ranks=$ranks threads=$threads: $hash, not $reference;" \
+                        "$(grep 'computed by rank' "$work/log")"
+                fi
+            done
+        done
+        echo "$isa M=$m ${reference:0:16}"
+    done
+done
+# More ranks than micro-batches.
+code=0
+mpirun -n 2 --bind-to none "$graft" train /dev/null --set model="$work/model" \
+    --set data.train="$work/data.jsonl" --set output="$work/refused" --set train.micro_batches=1 \
+    > "$work/log" 2>&1 || code=$?
+if [ "$code" = 2 ] && [ "$(grep -c 'graft: error' "$work/log")" = 1 ]; then
+    passed=$((passed + 1))
+else
+    failed=$((failed + 1))
+    echo "FAIL 2 ranks for 1 micro-batch: exit $code"
+    cat "$work/log"
+fi
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]

@@ -1,0 +1,303 @@
+/* Choosing linears, laying out their matrices, initial values.  See lora.h.
+ * The rules for names and patterns are PEFT's (tuners/tuners_utils.py check_target_module_exists,
+ * utils/other.py get_pattern_key). */
+#include "trainer/model/lora.h"
+
+#include "kernels/base/alloc.h"
+#include "kernels/base/buffer.h"
+#include "kernels/base/philox.h"
+#include "trainer/model/pattern.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char *const module_names[GR_MODULE_COUNT] = {
+#define X(module, name, group) [GR_MODULE_##module] = name,
+    GR_MODULE_LIST(X)
+#undef X
+};
+
+const struct gr_group_shape gr_group_shapes[GR_GROUP_COUNT] = {
+    [GR_GROUP_QKV] = {GR_MODULE_Q, 3},
+    [GR_GROUP_O] = {GR_MODULE_O, 1},
+    [GR_GROUP_GATE_UP] = {GR_MODULE_GATE, 2},
+    [GR_GROUP_DOWN] = {GR_MODULE_DOWN, 1},
+};
+
+const char *gr_module_name(enum gr_module module)
+{
+    return module_names[module];
+}
+
+int64_t gr_module_in(const struct gr_model_config *config, enum gr_module module)
+{
+    switch (module) {
+    case GR_MODULE_O:
+        return config->heads * config->head_dim;
+    case GR_MODULE_DOWN:
+        return config->intermediate_size;
+    default:
+        return config->hidden_size;
+    }
+}
+
+int64_t gr_module_out(const struct gr_model_config *config, enum gr_module module)
+{
+    switch (module) {
+    case GR_MODULE_Q:
+        return config->heads * config->head_dim;
+    case GR_MODULE_K:
+    case GR_MODULE_V:
+        return config->kv_heads * config->head_dim;
+    case GR_MODULE_GATE:
+    case GR_MODULE_UP:
+        return config->intermediate_size;
+    default:
+        return config->hidden_size;
+    }
+}
+
+static void copy_pattern(struct gr_name_map *to, const struct gr_name_map *from)
+{
+    to->count = from->count;
+    to->key = GR_NEW_ARRAY(char *, from->count);
+    to->value = GR_NEW_ARRAY(double, from->count);
+    for (int64_t i = 0; i < from->count; i++) {
+        to->key[i] = gr_strdup(from->key[i]);
+        to->value[i] = from->value[i];
+    }
+}
+
+static void release_pattern(struct gr_name_map *pattern)
+{
+    for (int64_t i = 0; i < pattern->count; i++)
+        gr_free(pattern->key[i]);
+    gr_free(pattern->key);
+    gr_free(pattern->value);
+}
+
+void gr_lora_config_copy(struct gr_lora_config *to, const struct gr_lora_config *from)
+{
+    *to = *from;
+    to->target_modules = GR_NEW_ARRAY(char *, from->target_count);
+    for (int64_t i = 0; i < from->target_count; i++)
+        to->target_modules[i] = gr_strdup(from->target_modules[i]);
+    to->target_regex = from->target_regex == NULL ? NULL : gr_strdup(from->target_regex);
+    copy_pattern(&to->rank_pattern, &from->rank_pattern);
+    copy_pattern(&to->alpha_pattern, &from->alpha_pattern);
+}
+
+void gr_lora_config_release(struct gr_lora_config *config)
+{
+    for (int64_t i = 0; i < config->target_count; i++)
+        gr_free(config->target_modules[i]);
+    gr_free(config->target_modules);
+    gr_free(config->target_regex);
+    release_pattern(&config->rank_pattern);
+    release_pattern(&config->alpha_pattern);
+    memset(config, 0, sizeof *config);
+}
+
+static void linear_name(char text[64], int64_t layer, enum gr_module module)
+{
+    snprintf(text, 64, "model.layers.%lld.%s", (long long)layer, module_names[module]);
+}
+
+void gr_lora_matrix_name(char text[64], const struct gr_lora_matrix *matrix)
+{
+    linear_name(text, matrix->layer, matrix->module);
+}
+
+/* name == target, or name ends with "." target */
+static bool is_suffix(const char *name, const char *target)
+{
+    size_t n = strlen(name), t = strlen(target);
+
+    if (n < t || strcmp(name + n - t, target) != 0)
+        return false;
+    return n == t || name[n - t - 1] == '.';
+}
+
+/* Marks in `used` which entries of the list matched. */
+static gr_status is_target(bool *result, bool *used, const struct gr_lora_config *config,
+                           const char *name)
+{
+    *result = false;
+    if (config->target_regex != NULL) {
+        if (strcmp(config->target_regex, "all-linear") == 0)
+            *result = true;
+        else
+            return gr_pattern_full_match(result, config->target_regex, name);
+        return GR_OK;
+    }
+    for (int64_t i = 0; i < config->target_count; i++) {
+        if (is_suffix(name, config->target_modules[i]))
+            *result = used[i] = true;
+    }
+    return GR_OK;
+}
+
+static gr_status add_matrix(struct gr_adapter *adapter, const struct gr_model_config *model,
+                            int64_t layer, enum gr_module module, const char *name)
+{
+    gr_status status = GR_OK;
+    const struct gr_lora_config *config = &adapter->config;
+    struct gr_lora_matrix *matrix = &adapter->matrix[adapter->count];
+    double r = (double)config->r, alpha = config->lora_alpha;
+
+    GR_TRY(gr_pattern_lookup(&r, &config->rank_pattern, name));
+    GR_TRY(gr_pattern_lookup(&alpha, &config->alpha_pattern, name));
+    *matrix = (struct gr_lora_matrix){.layer = (int)layer,
+                                      .module = module,
+                                      .r = (int64_t)r,
+                                      .in = gr_module_in(model, module),
+                                      .out = gr_module_out(model, module),
+                                      .alpha = alpha};
+    matrix->scale = (float)(config->use_rslora ? alpha / sqrt(r) : alpha / r);
+    matrix->a_begin = adapter->elements;
+    matrix->b_begin = matrix->a_begin + gr_mul(matrix->r, matrix->in);
+    matrix->end = matrix->b_begin + gr_mul(matrix->out, matrix->r);
+    adapter->elements = matrix->end;
+    adapter->count++;
+out:
+    return status;
+}
+
+static gr_status check_sizes(const struct gr_lora_config *config)
+{
+    if (config->r < 1)
+        return gr_fail(GR_ERR_USAGE, "lora.r", "common values are 8, 16 and 32",
+                       "the rank of the adapter (found %lld, expected at least 1)",
+                       (long long)config->r);
+    for (int64_t i = 0; i < config->rank_pattern.count; i++) {
+        double r = config->rank_pattern.value[i];
+
+        if (!(r >= 1) || r != floor(r))
+            return gr_fail(GR_ERR_USAGE, "lora.rank_pattern", "ranks are whole numbers",
+                           "%s (found %g, expected at least 1)", config->rank_pattern.key[i], r);
+    }
+    return GR_OK;
+}
+
+static gr_status report_unmatched(const struct gr_adapter *adapter, const bool *used)
+{
+    static const char hint[] = "the linears of a layer are q_proj, k_proj, v_proj, o_proj, "
+                               "gate_proj, up_proj and down_proj; all-linear takes them all";
+    const struct gr_lora_config *config = &adapter->config;
+
+    for (int64_t i = 0; i < config->target_count; i++) {
+        if (!used[i])
+            return gr_fail(GR_ERR_USAGE, "lora.target_modules", hint,
+                           "no linear of the model matches (found \"%s\", expected a module name)",
+                           config->target_modules[i]);
+    }
+    if (adapter->count == 0)
+        return gr_fail(GR_ERR_USAGE, "lora.target_modules", hint,
+                       "no linear of the model matches (found %s, expected a name, an expression "
+                       "or all-linear)",
+                       config->target_regex == NULL ? "an empty list" : config->target_regex);
+    return GR_OK;
+}
+
+gr_status gr_adapter_create(struct gr_adapter **out, const struct gr_model_config *model,
+                            const struct gr_lora_config *config)
+{
+    gr_status status = GR_OK;
+    struct gr_adapter *adapter = GR_NEW(struct gr_adapter);
+    bool *used = GR_NEW_ARRAY(bool, config->target_count);
+    char name[64];
+
+    *out = NULL;
+    gr_lora_config_copy(&adapter->config, config);
+    GR_TRY(check_sizes(config));
+    adapter->matrix = GR_NEW_ARRAY(struct gr_lora_matrix, gr_mul(model->layers, GR_MODULE_COUNT));
+    adapter->place = GR_NEW_ARRAY(int64_t, gr_mul(model->layers, GR_MODULE_COUNT));
+    for (int64_t layer = 0; layer < model->layers; layer++) {
+        for (int module = 0; module < GR_MODULE_COUNT; module++) {
+            bool is_adapted = false;
+
+            linear_name(name, layer, (enum gr_module)module);
+            adapter->place[layer * GR_MODULE_COUNT + module] = -1;
+            GR_TRY(is_target(&is_adapted, used, config, name));
+            if (!is_adapted)
+                continue;
+            adapter->place[layer * GR_MODULE_COUNT + module] = adapter->count;
+            GR_TRY(add_matrix(adapter, model, layer, (enum gr_module)module, name));
+        }
+    }
+    GR_TRY(report_unmatched(adapter, used));
+    *out = adapter;
+    adapter = NULL;
+out:
+    gr_adapter_destroy(adapter);
+    gr_free(used);
+    return status;
+}
+
+void gr_adapter_destroy(struct gr_adapter *adapter)
+{
+    if (adapter == NULL)
+        return;
+    gr_lora_config_release(&adapter->config);
+    gr_free(adapter->matrix);
+    gr_free(adapter->place);
+    gr_free(adapter);
+}
+
+void gr_adapter_init_values(float *values, const struct gr_adapter *adapter, uint64_t seed)
+{
+    memset(values, 0, (size_t)adapter->elements * sizeof *values);
+    for (int64_t i = 0; i < adapter->count; i++) {
+        const struct gr_lora_matrix *matrix = &adapter->matrix[i];
+        uint32_t stream = gr_rng_stream(GR_RNG_LORA_INIT, matrix->layer, (int)matrix->module);
+        float bound = 1.0f / sqrtf((float)matrix->in);
+        float *a = values + matrix->a_begin;
+
+        for (int64_t e = 0; e < matrix->b_begin - matrix->a_begin; e++) {
+            struct gr_philox_block block = gr_philox(seed, (uint32_t)(e / 4), stream, 0, 0);
+
+            a[e] = (2 * gr_uniform(block.word[e % 4]) - 1) * bound;
+        }
+    }
+}
+
+static gr_tensor flat_matrix(gr_tensor flat, int64_t begin, int64_t rows, int64_t columns)
+{
+    if (flat.ndim == 0)
+        return (gr_tensor){0};
+    return gr_tensor_2d(gr_tensor_rows(flat, begin, begin + rows * columns).data, flat.dtype, rows,
+                        columns);
+}
+
+static const struct gr_lora_matrix *find_matrix(const struct gr_adapter *adapter, int layer,
+                                                enum gr_module module)
+{
+    int64_t place = adapter->place[layer * GR_MODULE_COUNT + (int)module];
+
+    return place < 0 ? NULL : &adapter->matrix[place];
+}
+
+int64_t gr_adapter_rank(const struct gr_adapter *adapter, int layer, enum gr_module module)
+{
+    const struct gr_lora_matrix *matrix = find_matrix(adapter, layer, module);
+
+    return matrix == NULL ? 0 : matrix->r;
+}
+
+struct gr_lora gr_adapter_view(const struct gr_adapter *adapter, int layer, enum gr_module module,
+                               gr_tensor gradient)
+{
+    const struct gr_lora_matrix *matrix = find_matrix(adapter, layer, module);
+    struct gr_lora view = {0};
+
+    if (matrix == NULL)
+        return view;
+    view.a = flat_matrix(adapter->param, matrix->a_begin, matrix->r, matrix->in);
+    view.b = flat_matrix(adapter->param, matrix->b_begin, matrix->out, matrix->r);
+    view.da = flat_matrix(gradient, matrix->a_begin, matrix->r, matrix->in);
+    view.db = flat_matrix(gradient, matrix->b_begin, matrix->out, matrix->r);
+    view.scale = matrix->scale;
+    view.dropout = (float)adapter->config.lora_dropout;
+    return view;
+}

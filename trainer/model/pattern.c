@@ -1,0 +1,58 @@
+/* Module-name patterns on Oniguruma with Python's syntax.  See pattern.h. */
+#include "trainer/model/pattern.h"
+
+#include "kernels/base/alloc.h"
+
+#include <oniguruma.h>
+#include <string.h>
+
+static gr_status match(bool *matches, const char *expression, const char *shown, const char *name)
+{
+    OnigEncoding encoding = ONIG_ENCODING_UTF8;
+    OnigErrorInfo info;
+    regex_t *regex = NULL;
+    const OnigUChar *begin = (const OnigUChar *)expression, *text = (const OnigUChar *)name;
+    size_t length = strlen(name);
+    int result;
+
+    onig_initialize(&encoding, 1);
+    result = onig_new(&regex, begin, begin + strlen(expression), ONIG_OPTION_NONE, encoding,
+                      ONIG_SYNTAX_PYTHON, &info);
+    if (result != ONIG_NORMAL) {
+        OnigUChar reason[ONIG_MAX_ERROR_MESSAGE_LEN] = "";
+
+        onig_error_code_to_str(reason, result, &info);
+        return gr_fail(GR_ERR_USAGE, "lora", "patterns are regular expressions as in Python's re",
+                       "\"%s\" is not a regular expression (%s)", shown, (const char *)reason);
+    }
+    *matches = onig_match(regex, text, text + length, text, NULL, ONIG_OPTION_NONE) == (int)length;
+    onig_free(regex);
+    return GR_OK;
+}
+
+gr_status gr_pattern_full_match(bool *matches, const char *expression, const char *name)
+{
+    char *whole = gr_format("(?:%s)\\Z", expression);
+    gr_status status = match(matches, whole, expression, name);
+
+    gr_free(whole);
+    return status;
+}
+
+gr_status gr_pattern_lookup(double *value, const struct gr_name_map *map, const char *name)
+{
+    gr_status status = GR_OK;
+    bool matches = false;
+
+    for (int64_t i = 0; i < map->count && !matches; i++) {
+        char *whole = gr_format("(.*\\.)?(%s)\\Z", map->key[i]);
+
+        status = match(&matches, whole, map->key[i], name);
+        gr_free(whole);
+        GR_TRY(status);
+        if (matches)
+            *value = map->value[i];
+    }
+out:
+    return status;
+}

@@ -1,0 +1,229 @@
+/* Forward and backward, facing each other.  See transformer.h.
+ *
+ * Rule: activation gradients are overwritten, but for the residual stream's (dr), to which every
+ * branch adds; adapter gradients are overwritten, since each micro-batch has its own.  RMSNorm
+ * outputs and silu(gate)*up are recomputed in the backward: they are cheap and wide. */
+#include "trainer/model/transformer.h"
+
+/* Columns of a fused buffer, as heads. */
+static gr_tensor heads(gr_tensor t, int64_t begin, int64_t count, int64_t head_dim)
+{
+    return gr_tensor_heads(gr_tensor_columns(t, begin, begin + count * head_dim), count);
+}
+
+struct layer_views {
+    gr_tensor q_raw, k_raw; /* before the q/k norm */
+    gr_tensor q, k, v;      /* (N, heads, HD) */
+    gr_tensor dq, dk, dv;
+    gr_tensor gate, up; /* (N, F) */
+};
+
+static struct layer_views view_layer(const struct gr_pass *p, const struct gr_layer_acts *a)
+{
+    const struct gr_model_config *c = &p->model->config;
+    int64_t nh = c->heads, nkv = c->kv_heads, hd = c->head_dim, f = c->intermediate_size;
+    struct layer_views v = {
+        .q_raw = heads(a->qkv, 0, nh, hd),
+        .k_raw = heads(a->qkv, nh * hd, nkv, hd),
+        .v = heads(a->qkv, (nh + nkv) * hd, nkv, hd),
+        .q = heads(a->qk, 0, nh, hd),
+        .k = heads(a->qk, nh * hd, nkv, hd),
+        .gate = gr_tensor_columns(a->gate_up, 0, f),
+        .up = gr_tensor_columns(a->gate_up, f, 2 * f),
+    };
+
+    if (p->has_backward) {
+        v.dq = heads(p->dqkv, 0, nh, hd);
+        v.dk = heads(p->dqkv, nh * hd, nkv, hd);
+        v.dv = heads(p->dqkv, (nh + nkv) * hd, nkv, hd);
+    }
+    return v;
+}
+
+static struct gr_attention attention_args(const struct gr_pass *p, const struct gr_layer_acts *a,
+                                          const struct layer_views *v, int64_t layer)
+{
+    const struct gr_model_config *c = &p->model->config;
+
+    return (struct gr_attention){.q = v->q,
+                                 .k = v->k,
+                                 .v = v->v,
+                                 .docs = gr_tensor_rows(p->in.docs, 0, p->doc_count),
+                                 .scale = gr_model_attention_scale(c),
+                                 .window = gr_model_window(c, layer),
+                                 .o = gr_tensor_heads(a->o, c->heads),
+                                 .lse = a->lse,
+                                 .dq = v->dq,
+                                 .dk = v->dk,
+                                 .dv = v->dv};
+}
+
+/* One linear group of a layer with its adapters; the caller adds what the direction needs. */
+static struct gr_lora_group group_args(const struct gr_pass *p, int64_t layer, enum gr_group group,
+                                       struct gr_linear linear[3])
+{
+    const struct gr_layer_weights *w = &p->model->weights.layer[layer];
+    const struct gr_linear all[GR_MODULE_COUNT] = {
+        [GR_MODULE_Q] = {w->q, w->q_bias},          [GR_MODULE_K] = {w->k, w->k_bias},
+        [GR_MODULE_V] = {w->v, w->v_bias},          [GR_MODULE_O] = {w->o, w->o_bias},
+        [GR_MODULE_GATE] = {w->gate, w->gate_bias}, [GR_MODULE_UP] = {w->up, w->up_bias},
+        [GR_MODULE_DOWN] = {w->down, w->down_bias},
+    };
+    const struct gr_group_shape *shape = &gr_group_shapes[group];
+
+    for (int i = 0; i < shape->count; i++)
+        linear[i] = all[(int)shape->first + i];
+    return (struct gr_lora_group){.layer = (int)layer,
+                                  .module = (int)shape->first,
+                                  .linears = shape->count,
+                                  .linear = linear,
+                                  .adapters = p->adapters,
+                                  .lora = p->layer[layer].lora[group],
+                                  .segments = p->segments,
+                                  .segment = p->segment,
+                                  .s = p->layer[layer].s[group]};
+}
+
+static void group_forward(const struct gr_pass *p, int64_t layer, enum gr_group group, bool train,
+                          gr_tensor y, gr_tensor x, gr_tensor residual)
+{
+    struct gr_linear linear[3];
+    struct gr_lora_group g = group_args(p, layer, group, linear);
+
+    g.train = train;
+    g.y = y;
+    g.x = x;
+    g.residual = residual;
+    gr_lora_group_forward(p->model->dev, &g);
+}
+
+static void group_backward(const struct gr_pass *p, int64_t layer, enum gr_group group,
+                           gr_tensor dx, gr_tensor dy, gr_tensor x)
+{
+    struct gr_linear linear[3];
+    struct gr_lora_group g = group_args(p, layer, group, linear);
+
+    g.train = true;
+    g.dx = dx;
+    g.dy = dy;
+    g.x = x;
+    if (g.s.ndim != 0)
+        g.ds = gr_tensor_columns(p->ds, 0, g.s.dim[1]);
+    gr_lora_group_backward(p->model->dev, &g);
+}
+
+/* y <- layer(x) */
+static void layer_forward(const struct gr_pass *p, int64_t layer, bool train, gr_tensor y)
+{
+    struct gr_device *d = p->model->dev;
+    const struct gr_model *model = p->model;
+    const struct gr_model_config *c = &model->config;
+    const struct gr_layer_weights *w = &model->weights.layer[layer];
+    const struct gr_layer_acts *a = &p->layer[layer];
+    const struct layer_views v = view_layer(p, a);
+    const struct gr_attention attention = attention_args(p, a, &v, layer);
+    const double eps = c->rms_norm_eps;
+    const gr_tensor none = {0};
+
+    gr_rmsnorm_forward(d, p->xn, a->rstd1, a->x, w->input_norm, eps);  /* xn <- norm(x) */
+    group_forward(p, layer, GR_GROUP_QKV, train, a->qkv, p->xn, none); /* qkv <- xn Wqkv' */
+    if (c->qk_norm) {
+        gr_rmsnorm_forward(d, v.q, a->rstd_q, v.q_raw, w->q_norm, eps); /* q <- norm(q) per head */
+        gr_rmsnorm_forward(d, v.k, a->rstd_k, v.k_raw, w->k_norm, eps); /* k <- norm(k) per head */
+    }
+    gr_rope(d, v.q, model->cos, model->sin, p->in.positions, +1);      /* q <- rotate(q) */
+    gr_rope(d, v.k, model->cos, model->sin, p->in.positions, +1);      /* k <- rotate(k) */
+    gr_attention_forward(d, &attention);                               /* o <- softmax(qk')v */
+    group_forward(p, layer, GR_GROUP_O, train, a->mid, a->o, a->x);    /* mid <- x + o Wo' */
+    gr_rmsnorm_forward(d, p->xn, a->rstd2, a->mid, w->post_norm, eps); /* xn <- norm(mid) */
+    group_forward(p, layer, GR_GROUP_GATE_UP, train, a->gate_up, p->xn, none);
+    gr_swiglu_forward(d, p->ffn, v.gate, v.up);                       /* ffn <- silu(gate)*up */
+    group_forward(p, layer, GR_GROUP_DOWN, train, y, p->ffn, a->mid); /* y <- mid + ffn Wdown' */
+}
+
+/* dr: in dL/dy, out dL/dx (layer 0: left without the last branch, nobody needs it) */
+static void layer_backward(const struct gr_pass *p, int64_t layer)
+{
+    struct gr_device *d = p->model->dev;
+    const struct gr_model *model = p->model;
+    const struct gr_model_config *c = &model->config;
+    const struct gr_layer_weights *w = &model->weights.layer[layer];
+    const struct gr_layer_acts *a = &p->layer[layer];
+    const struct layer_views v = view_layer(p, a);
+    struct gr_attention attention = attention_args(p, a, &v, layer);
+    const double eps = c->rms_norm_eps;
+    const gr_tensor none = {0};
+
+    gr_swiglu_forward(d, p->ffn, v.gate, v.up);                            /* ffn again */
+    group_backward(p, layer, GR_GROUP_DOWN, p->dffn, p->dr, p->ffn);       /* dffn <- dr Wdown */
+    gr_swiglu_backward(d, v.gate, v.up, p->dffn, v.gate, v.up);            /* over gate and up */
+    gr_rmsnorm_forward(d, p->xn, a->rstd2, a->mid, w->post_norm, eps);     /* xn again */
+    group_backward(p, layer, GR_GROUP_GATE_UP, p->dxn, a->gate_up, p->xn); /* dxn <- dgu Wgu */
+    gr_rmsnorm_backward(d, p->dr, GR_ACCUMULATE, p->dxn, a->mid, w->post_norm, a->rstd2);
+    group_backward(p, layer, GR_GROUP_O, p->d_o, p->dr, a->o); /* d_o <- dr Wo */
+    attention.d_o = gr_tensor_heads(p->d_o, c->heads);
+    gr_attention_backward(d, &attention);                          /* dq, dk, dv */
+    gr_rope(d, v.dq, model->cos, model->sin, p->in.positions, -1); /* rotate back */
+    gr_rope(d, v.dk, model->cos, model->sin, p->in.positions, -1);
+    if (c->qk_norm) {
+        gr_rmsnorm_backward(d, v.dq, GR_OVERWRITE, v.dq, v.q_raw, w->q_norm, a->rstd_q);
+        gr_rmsnorm_backward(d, v.dk, GR_OVERWRITE, v.dk, v.k_raw, w->k_norm, a->rstd_k);
+    }
+    gr_rmsnorm_forward(d, p->xn, a->rstd1, a->x, w->input_norm, eps); /* xn again */
+    if (layer == 0) {
+        group_backward(p, layer, GR_GROUP_QKV, none, p->dqkv, p->xn);
+        return;
+    }
+    group_backward(p, layer, GR_GROUP_QKV, p->dxn, p->dqkv, p->xn); /* dxn <- dqkv Wqkv */
+    gr_rmsnorm_backward(d, p->dr, GR_ACCUMULATE, p->dxn, a->x, w->input_norm, a->rstd1);
+}
+
+static gr_tensor layer_output(const struct gr_pass *p, int64_t layer)
+{
+    return layer + 1 < p->model->config.layers ? p->layer[layer + 1].x : p->x_final;
+}
+
+gr_status gr_pass_forward(struct gr_pass *p, bool train)
+{
+    struct gr_device *d = p->model->dev;
+    const struct gr_weights *w = &p->model->weights;
+
+    gr_device_set_workspace(d, p->workspace, p->workspace_bytes);
+    gr_embedding_forward(d, p->layer[0].x, w->embedding, p->in.ids);
+    for (int64_t layer = 0; layer < p->model->config.layers; layer++)
+        layer_forward(p, layer, train, layer_output(p, layer));
+    gr_rmsnorm_forward(d, p->h_final, p->rstd_final, p->x_final, w->final_norm,
+                       p->model->config.rms_norm_eps);
+    return gr_device_status(d);
+}
+
+gr_status gr_pass_loss(struct gr_pass *p)
+{
+    struct gr_device *d = p->model->dev;
+    gr_tensor row_loss = gr_tensor_rows(p->row_loss, 0, p->label_count);
+    struct gr_head_loss head = {
+        .row_loss = row_loss,
+        .dh = p->has_backward ? p->dxn : (gr_tensor){0},
+        .h = p->h_final,
+        .weight = p->model->weights.head,
+        .rows = gr_tensor_rows(p->in.label_rows, 0, p->label_count),
+        .targets = gr_tensor_rows(p->in.targets, 0, p->label_count),
+    };
+
+    gr_head_loss(d, &head);
+    gr_sum_spans(d, gr_tensor_rows(p->loss, 0, p->segments), row_loss,
+                 gr_tensor_rows(p->in.loss_spans, 0, p->segments));
+    return gr_device_status(d);
+}
+
+gr_status gr_pass_backward(struct gr_pass *p)
+{
+    struct gr_device *d = p->model->dev;
+
+    /* gr_pass_loss left the gradient of h_final in dxn */
+    gr_rmsnorm_backward(d, p->dr, GR_OVERWRITE, p->dxn, p->x_final, p->model->weights.final_norm,
+                        p->rstd_final);
+    for (int64_t layer = p->model->config.layers - 1; layer >= 0; layer--)
+        layer_backward(p, layer);
+    return gr_device_status(d);
+}

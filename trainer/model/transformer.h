@@ -1,0 +1,107 @@
+/* The transformer: forward and backward of one pass over stacked rows.
+ *
+ * A pass owns nothing: gr_pass_layout runs twice, over an arena that measures and one that carves.
+ * Rows come in segments, one micro-batch of one trial each, every trial with an adapter of its own
+ * over the same base. */
+#ifndef GR_TRAINER_TRANSFORMER_H
+#define GR_TRAINER_TRANSFORMER_H
+
+#include "data/loader.h"
+#include "trainer/model/lora.h"
+#include "trainer/model/weights.h"
+
+struct gr_model {
+    struct gr_device *dev;
+    struct gr_model_config config;
+    struct gr_weights weights;
+    gr_tensor cos, sin; /* (positions, HD/2) */
+};
+
+/* What the device reads for one pass; the arrays of gr_batch, uploaded. */
+struct gr_pass_inputs {
+    gr_tensor ids;        /* (N) i32 */
+    gr_tensor positions;  /* (N) i32 */
+    gr_tensor docs;       /* (D, 2) i32 */
+    gr_tensor label_rows; /* (N) i32, the first label_count padded to 64 are used */
+    gr_tensor targets;    /* (N) i32 */
+    gr_tensor loss_spans; /* (segments, 2) i32: labels of each segment */
+};
+
+/* The same on the host: filled by gr_pass_add, read by gr_pass_upload. */
+struct gr_pass_host {
+    int32_t *ids, *positions, *docs, *label_rows, *targets, *loss_spans;
+};
+
+/* Kept by the forward for the backward, per layer.  R: sum of the group's largest ranks. */
+struct gr_layer_acts {
+    gr_tensor x;                          /* (N, C) the layer's input: the residual stream */
+    gr_tensor rstd1;                      /* (N) */
+    gr_tensor qkv;                        /* (N, Q+2KV): rotated in place, unless qk_norm */
+    gr_tensor qk;                         /* (N, Q+KV): rotated; a view of qkv, unless qk_norm */
+    gr_tensor rstd_q, rstd_k;             /* (N, NH), (N, NKV); qk_norm only */
+    gr_tensor o;                          /* (N, Q) output of attention */
+    gr_tensor lse;                        /* (N, NH) */
+    gr_tensor mid;                        /* (N, C) residual stream after attention */
+    gr_tensor rstd2;                      /* (N) */
+    gr_tensor gate_up;                    /* (N, 2F); the backward writes its gradient over it */
+    gr_tensor s[GR_GROUP_COUNT];          /* (N, R) per group */
+    struct gr_lora *lora[GR_GROUP_COUNT]; /* [adapters][linears of the group] */
+};
+
+struct gr_pass {
+    const struct gr_model *model;
+    int64_t rows; /* N */
+    int adapters;
+    struct gr_adapter *const *adapter; /* [adapters] */
+    bool has_backward;                 /* false: layers share one set of activations */
+    struct gr_pass_inputs in;
+    struct gr_pass_host host;
+    struct gr_segment *segment; /* [segments] */
+    int segments;
+    int64_t row_count;   /* rows filled so far */
+    int64_t doc_count;   /* D */
+    int64_t label_count; /* S, padded to 64 per segment */
+
+    struct gr_layer_acts *layer; /* [L] */
+    gr_tensor x_final;           /* (N, C) output of the last layer */
+    gr_tensor rstd_final;        /* (N) */
+    gr_tensor h_final;           /* (N, C) after the final norm */
+    gr_tensor row_loss;          /* (N) f64 */
+    gr_tensor loss;              /* (adapters or 1) f64: sum of row_loss per segment */
+
+    gr_tensor xn;      /* (N, C) scratch: normed input of a group */
+    gr_tensor ffn;     /* (N, F) scratch: silu(gate)*up */
+    gr_tensor dr, dxn; /* (N, C) gradient of the residual stream, of a group's input */
+    gr_tensor d_o;     /* (N, Q) */
+    gr_tensor dqkv;    /* (N, Q+2KV) */
+    gr_tensor dffn;    /* (N, F) */
+    gr_tensor ds;      /* (N, largest R) */
+    int64_t workspace_bytes;
+    void *workspace;
+};
+
+/* Heap parts (layer table, segments).  adapters may be 0: the base model alone. */
+gr_status gr_pass_create(struct gr_pass **pass, const struct gr_model *model, int64_t rows,
+                         struct gr_adapter *const *adapter, int adapters, bool has_backward);
+void gr_pass_destroy(struct gr_pass *pass);
+void gr_pass_layout(struct gr_pass *pass, struct gr_arena *step);
+
+/* Where each adapter's gradients go from now on: gradient[adapters], flat (elements); NULL when the
+ * pass has no backward.  To be called after each adapter's param is set. */
+void gr_pass_bind(struct gr_pass *pass, const gr_tensor *gradient);
+
+/* What the next forward works on: begin, add each trial's micro-batch (all rows must be filled),
+ * upload.  adapter: index, -1 for the base alone. */
+void gr_pass_begin(struct gr_pass *pass);
+void gr_pass_add(struct gr_pass *pass, const struct gr_batch *batch, int adapter,
+                 struct gr_rng rng);
+void gr_pass_upload(struct gr_pass *pass);
+
+/* Hidden states of all rows.  train: dropout is on. */
+gr_status gr_pass_forward(struct gr_pass *pass, bool train);
+/* Sum of the losses per segment, and (with a backward) the gradient of that sum in h_final. */
+gr_status gr_pass_loss(struct gr_pass *pass);
+/* All adapter gradients of the sum of losses; overwrites them.  Consumes the activations. */
+gr_status gr_pass_backward(struct gr_pass *pass);
+
+#endif

@@ -1,0 +1,77 @@
+/* The frozen base weights: every tensor a model has, listed once, loaded from a Hugging Face
+ * directory or refused by name. */
+#ifndef GR_TRAINER_WEIGHTS_H
+#define GR_TRAINER_WEIGHTS_H
+
+#include "kernels/ops.h"
+#include "trainer/model/arch.h"
+
+/* Sizes tensors are made of (see gr_model_config): Q = NH*HD, KV = NKV*HD. */
+#define GR_SIZE_LIST(X)                                                                            \
+    X(NONE, 0) /* the tensor has one dimension only */                                             \
+    X(V, c->vocab_size)                                                                            \
+    X(C, c->hidden_size)                                                                           \
+    X(F, c->intermediate_size)                                                                     \
+    X(Q, c->heads * c->head_dim)                                                                   \
+    X(KV, c->kv_heads * c->head_dim)                                                               \
+    X(HD, c->head_dim)
+
+/* field of struct gr_layer_weights, name in the file under model.layers.{i}., dims, present if */
+#define GR_LAYER_TENSOR_LIST(X)                                                                    \
+    X(input_norm, "input_layernorm.weight", C, NONE, true)                                         \
+    X(q, "self_attn.q_proj.weight", Q, C, true)                                                    \
+    X(q_bias, "self_attn.q_proj.bias", Q, NONE, c->qkv_bias)                                       \
+    X(k, "self_attn.k_proj.weight", KV, C, true)                                                   \
+    X(k_bias, "self_attn.k_proj.bias", KV, NONE, c->qkv_bias)                                      \
+    X(v, "self_attn.v_proj.weight", KV, C, true)                                                   \
+    X(v_bias, "self_attn.v_proj.bias", KV, NONE, c->qkv_bias)                                      \
+    X(q_norm, "self_attn.q_norm.weight", HD, NONE, c->qk_norm)                                     \
+    X(k_norm, "self_attn.k_norm.weight", HD, NONE, c->qk_norm)                                     \
+    X(o, "self_attn.o_proj.weight", C, Q, true)                                                    \
+    X(o_bias, "self_attn.o_proj.bias", C, NONE, c->o_bias)                                         \
+    X(post_norm, "post_attention_layernorm.weight", C, NONE, true)                                 \
+    X(gate, "mlp.gate_proj.weight", F, C, true)                                                    \
+    X(gate_bias, "mlp.gate_proj.bias", F, NONE, c->mlp_bias)                                       \
+    X(up, "mlp.up_proj.weight", F, C, true)                                                        \
+    X(up_bias, "mlp.up_proj.bias", F, NONE, c->mlp_bias)                                           \
+    X(down, "mlp.down_proj.weight", C, F, true)                                                    \
+    X(down_bias, "mlp.down_proj.bias", C, NONE, c->mlp_bias)
+
+/* field of struct gr_weights, name in the file, dims, present if */
+#define GR_MODEL_TENSOR_LIST(X)                                                                    \
+    X(embedding, "model.embed_tokens.weight", V, C, true)                                          \
+    X(final_norm, "model.norm.weight", C, NONE, true)                                              \
+    X(head, "lm_head.weight", V, C, !c->tie_word_embeddings)
+
+struct gr_layer_weights {
+#define X(field, name, rows, columns, present) gr_tensor field;
+    GR_LAYER_TENSOR_LIST(X)
+#undef X
+};
+
+struct gr_weights {
+#define X(field, name, rows, columns, present) gr_tensor field; /* head is embedding when tied */
+    GR_MODEL_TENSOR_LIST(X)
+#undef X
+    struct gr_layer_weights *layer;  /* [L] */
+    int64_t bytes;                   /* of all of them, as f32 */
+    struct gr_weight_source *source; /* keeps the mappings alive */
+};
+
+/* How the processes of one host share converted weights. */
+struct gr_weight_sharing {
+    int local_rank, local_size;
+    const char *job_key;   /* the same on every rank of the job, another in every other job */
+    int threads;           /* for converting and hashing */
+    const char *cache_dir; /* for verdicts on files; NULL: none */
+    double timeout_s;      /* waiting for the other ranks of this host */
+};
+
+/* Loads all tensors as f32.  Missing, extra, misshapen or non-finite tensors: ERR_DATA with the
+ * tensor's name, found and expected.  hash: 64 hex digits and NUL, over all weight files. */
+gr_status gr_weights_load(struct gr_weights *weights, char hash[65],
+                          const struct gr_model_config *config, const char *directory,
+                          const struct gr_weight_sharing *sharing);
+void gr_weights_release(struct gr_weights *weights);
+
+#endif

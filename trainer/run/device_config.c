@@ -1,0 +1,28 @@
+/* Opening the device a configuration asks for.  See device_config.h. */
+#include "trainer/run/device_config.h"
+
+#include "kernels/base/env.h"
+
+#include <sched.h>
+#include <string.h>
+
+int gr_threads(const struct gr_config *config, int local_size)
+{
+    cpu_set_t usable;
+    int cores = 1;
+
+    if (config->device.threads > 0)
+        return (int)config->device.threads;
+    if (sched_getaffinity(0, sizeof usable, &usable) == 0)
+        cores = CPU_COUNT(&usable);
+    return cores / local_size > 1 ? cores / local_size : 1;
+}
+
+gr_status gr_device_open(struct gr_device **dev, const struct gr_config *config, int local_size)
+{
+    if (strcmp(config->device.dtype, "bf16") == 0)
+        return gr_fail(GR_ERR_USAGE, "device.dtype", "--set device.dtype=f32",
+                       "not supported yet (found bf16, expected auto or f32)");
+    return gr_device_create(dev, config->device.backend, gr_threads(config, local_size),
+                            gr_env(GR_ENV_GRAFT_ISA));
+}

@@ -1,0 +1,14 @@
+/* From the device section of a configuration to an open device. */
+#ifndef GR_TRAINER_DEVICE_CONFIG_H
+#define GR_TRAINER_DEVICE_CONFIG_H
+
+#include "kernels/device.h"
+#include "trainer/config.h"
+
+/* Threads of this process: device.threads, or the usable cores divided among local_size ranks. */
+int gr_threads(const struct gr_config *config, int local_size);
+
+/* Errors: ERR_USAGE for a setting this version does not have, ERR_DEVICE. */
+gr_status gr_device_open(struct gr_device **dev, const struct gr_config *config, int local_size);
+
+#endif

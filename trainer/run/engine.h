@@ -1,0 +1,69 @@
+/* The engine of a run: model, adapters and their state on a device, and what is done with them to
+ * one micro-batch and to one step.  No files, no events, no decisions about when. */
+#ifndef GR_TRAINER_ENGINE_H
+#define GR_TRAINER_ENGINE_H
+
+#include "trainer/model/transformer.h"
+#include "trainer/run/tree.h"
+#include "trainer/run/trial.h"
+
+/* What an update did, per trial. */
+struct gr_update {
+    double loss;      /* sum of row losses / supervised */
+    double grad_norm; /* of the mean gradient, before clipping */
+    double learning_rate;
+    int64_t supervised, tokens;
+};
+
+struct gr_engine {
+    struct gr_device *dev;
+    struct gr_comm *comm;
+    const struct gr_config *config;
+    struct gr_model model;
+    char model_hash[65];
+
+    struct gr_trial *trial; /* [trials] */
+    int trials;
+    struct gr_tree *tree;
+    struct gr_pass *pass;      /* training: every trial's micro-batch stacked */
+    struct gr_pass *eval_pass; /* forward only, one adapter; NULL when nothing is evaluated */
+
+    struct gr_arena fixed, state, step; /* weights on the device, flat buffers, activations */
+    gr_tensor param, moment1, moment2;  /* (elements of all trials) f32 */
+    gr_tensor square_sum;               /* (1) f64 */
+    struct gr_adapter **adapters;       /* [trials] for the pass */
+    gr_tensor *gradient;                /* [trials] views of the current leaf */
+    double *loss;                       /* [trials] scratch, host */
+    int64_t micro_batches_done;         /* by this rank, missing ones included */
+};
+
+/* Loads config.json and the weights of config->model.  Errors: those of the parts. */
+gr_status gr_engine_load_model(struct gr_engine *engine, const struct gr_config *config,
+                               struct gr_device *dev, struct gr_comm *comm);
+
+/* Memory for training `trials` trials (already initialised, taken over by the engine), and for
+ * evaluating packs of eval_rows rows (0: none).  Prints the memory plan first. */
+gr_status gr_engine_prepare(struct gr_engine *engine, struct gr_trial *trial, int trials,
+                            int64_t eval_rows);
+/* Memory for evaluation or generation alone: rows of the pass, an adapter or NULL (borrowed). */
+gr_status gr_engine_prepare_eval(struct gr_engine *engine, struct gr_adapter *adapter,
+                                 int64_t rows);
+void gr_engine_release(struct gr_engine *engine);
+
+/* Fresh adapters: PEFT's initial values, zero moments. */
+gr_status gr_engine_init_adapters(struct gr_engine *engine);
+/* values (elements of the adapter): host memory <-> the adapter's part of the state. */
+gr_status gr_engine_get_adapter(struct gr_engine *engine, float *values, int trial);
+gr_status gr_engine_set_adapter(struct gr_engine *engine, const float *values, int trial);
+
+/* Forward, loss and backward of micro-batch m of a step, all trials stacked: one leaf of the tree.
+ * Errors: ERR_DIVERGED naming step, micro-batch and tensor. */
+gr_status gr_engine_micro_batch(struct gr_engine *engine, int64_t step, int64_t m);
+/* Reduce, scale by 1/N, clip, AdamW.  update[trials]. */
+gr_status gr_engine_update(struct gr_engine *engine, struct gr_update *update, int64_t step);
+
+/* Forward and loss of one batch through the eval pass: adds to *sums. */
+gr_status gr_engine_eval_batch(struct gr_engine *engine, struct gr_sums *sums,
+                               const struct gr_batch *batch, int trial);
+
+#endif

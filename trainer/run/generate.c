@@ -1,0 +1,157 @@
+/* Generation by running the whole text again for each token.  See generate.h. */
+#include "trainer/run/generate.h"
+
+#include "kernels/base/alloc.h"
+#include "kernels/base/philox.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct candidate {
+    float logit;
+    int32_t id;
+};
+
+static int compare_candidates(const void *a, const void *b)
+{
+    const struct candidate *x = a, *y = b;
+
+    if (x->logit != y->logit)
+        return x->logit > y->logit ? -1 : 1;
+    return (x->id > y->id) - (x->id < y->id);
+}
+
+static int32_t likeliest(const float *logits, int64_t vocab)
+{
+    int64_t best = 0;
+
+    for (int64_t i = 1; i < vocab; i++) {
+        if (logits[i] > logits[best])
+            best = i;
+    }
+    return (int32_t)best;
+}
+
+/* Nucleus sampling (Holtzman et al. 2019, arXiv:1904.09751) after dividing by the temperature. */
+static int32_t sample(const float *logits, int64_t vocab, const struct gr_generate_options *o,
+                      int64_t position)
+{
+    struct gr_philox_block random =
+        gr_philox(o->seed, (uint32_t)position, gr_rng_stream(GR_RNG_SAMPLE, 0, 0), 0, 0);
+    struct candidate *candidate = NULL;
+    double sum = 0, kept = 0, target;
+    int64_t count = 0;
+    int32_t chosen;
+
+    if (o->temperature == 0)
+        return likeliest(logits, vocab);
+    candidate = GR_NEW_ARRAY(struct candidate, vocab);
+    for (int64_t i = 0; i < vocab; i++)
+        candidate[i] = (struct candidate){logits[i], (int32_t)i};
+    qsort(candidate, (size_t)vocab, sizeof *candidate, compare_candidates);
+    for (int64_t i = 0; i < vocab; i++)
+        sum += exp((candidate[i].logit - candidate[0].logit) / o->temperature);
+    while (count < vocab && (count == 0 || kept < o->top_p * sum))
+        kept += exp((candidate[count++].logit - candidate[0].logit) / o->temperature);
+    target = (double)gr_uniform(random.word[0]) * kept;
+    chosen = candidate[count - 1].id;
+    for (int64_t i = 0; i < count; i++) {
+        target -= exp((candidate[i].logit - candidate[0].logit) / o->temperature);
+        if (target < 0) {
+            chosen = candidate[i].id;
+            break;
+        }
+    }
+    gr_free(candidate);
+    return chosen;
+}
+
+/* One document of `length` tokens whose last row is the one of interest. */
+static void fill_batch(struct gr_batch *batch, const int32_t *ids, int64_t length)
+{
+    for (int64_t i = 0; i < batch->rows; i++) {
+        batch->ids[i] = i < length ? ids[i] : -1;
+        batch->positions[i] = i < length ? (int32_t)i : 0;
+        batch->label_rows[i] = -1;
+    }
+    batch->docs[0] = 0;
+    batch->docs[1] = (int32_t)length;
+    batch->label_rows[0] = (int32_t)length - 1;
+}
+
+static gr_status next_logits(float *logits, struct gr_engine *e, struct gr_batch *batch,
+                             gr_tensor device_logits)
+{
+    gr_status status = GR_OK;
+    struct gr_pass *p = e->eval_pass;
+
+    gr_pass_begin(p);
+    gr_pass_add(p, batch, e->adapters == NULL ? -1 : 0, (struct gr_rng){0});
+    gr_pass_upload(p);
+    GR_TRY(gr_pass_forward(p, false));
+    gr_head_logits(e->dev, device_logits, p->h_final, e->model.weights.head,
+                   gr_tensor_rows(p->in.label_rows, 0, 1));
+    gr_device_download(e->dev, logits, device_logits);
+    GR_TRY(gr_device_sync(e->dev));
+out:
+    return status;
+}
+
+static bool is_stop(const struct gr_generate_options *o, int32_t id)
+{
+    for (int i = 0; i < o->stops; i++) {
+        if (o->stop[i] == id)
+            return true;
+    }
+    return false;
+}
+
+gr_status gr_generate(struct gr_engine *e, const uint32_t *prompt, int64_t length,
+                      const struct gr_generate_options *o, gr_generate_sink sink, void *context)
+{
+    gr_status status = GR_OK;
+    int64_t room = e->config->data.max_length, rows = e->eval_pass->rows,
+            vocab = e->model.config.vocab_size;
+    struct gr_arena arena = {0};
+    float *logits = GR_NEW_ARRAY(float, vocab);
+    int32_t *ids = GR_NEW_ARRAY(int32_t, rows);
+    int32_t docs[2], targets[GR_ROW_MULTIPLE] = {0};
+    struct gr_batch batch = {.rows = rows,
+                             .ids = GR_NEW_ARRAY(int32_t, rows),
+                             .positions = GR_NEW_ARRAY(int32_t, rows),
+                             .label_rows = GR_NEW_ARRAY(int32_t, rows),
+                             .targets = targets,
+                             .docs = docs,
+                             .doc_count = 1,
+                             .label_count = 1,
+                             .label_padded = GR_ROW_MULTIPLE};
+
+    room = room < rows ? room : rows;
+    if (length < 1 || length >= room)
+        GR_TRY(gr_fail(GR_ERR_USAGE, "--prompt", "shorten it, or raise data.max_length",
+                       "the prompt does not fit (found %lld tokens, expected 1 to %lld)",
+                       (long long)length, (long long)room - 1));
+    GR_TRY(gr_device_arena_create(e->dev, &arena, "logits", vocab * (int64_t)sizeof(float)));
+    for (int64_t i = 0; i < length; i++)
+        ids[i] = (int32_t)prompt[i];
+    for (int64_t n = 0; n < o->max_new_tokens && length < room; n++) {
+        int32_t id;
+
+        fill_batch(&batch, ids, length);
+        GR_TRY(next_logits(logits, e, &batch, gr_tensor_2d(arena.base, GR_F32, 1, vocab)));
+        id = sample(logits, vocab, o, length);
+        if (is_stop(o, id))
+            break;
+        GR_TRY(sink(context, (uint32_t)id));
+        ids[length++] = id;
+    }
+out:
+    gr_device_arena_release(e->dev, &arena);
+    gr_free(batch.ids);
+    gr_free(batch.positions);
+    gr_free(batch.label_rows);
+    gr_free(ids);
+    gr_free(logits);
+    return status;
+}

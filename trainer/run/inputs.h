@@ -1,0 +1,27 @@
+/* What a run reads beside the model's weights: tokenizer and documents. */
+#ifndef GR_TRAINER_INPUTS_H
+#define GR_TRAINER_INPUTS_H
+
+#include "data/documents.h"
+#include "data/tokenizer/tokenizer.h"
+#include "trainer/config.h"
+#include "trainer/model/arch.h"
+
+struct gr_inputs {
+    struct gr_tokenizer *tokenizer;
+    struct gr_documents train, eval;
+    char tokenizer_hash[65]; /* tokenizer.json and tokenizer_config.json */
+    char train_hash[65];     /* all training files, in order */
+    char eval_hash[65];
+};
+
+/* Reads the tokenizer of config->model, then the files of data.train and data.eval (either may be
+ * empty).  Errors: those of the readers; a token the model does not have is ERR_DATA. */
+gr_status gr_inputs_load(struct gr_inputs *inputs, const struct gr_config *config,
+                         const struct gr_model_config *model, int threads);
+void gr_inputs_release(struct gr_inputs *inputs);
+
+/* data.cache_dir, "auto" resolved; caller frees. */
+char *gr_cache_dir(const struct gr_config *config);
+
+#endif

@@ -1,0 +1,99 @@
+/* Comparing ranks before they work together.  See rank_check.h. */
+#include "trainer/run/rank_check.h"
+
+#include "data/hash.h"
+#include "kernels/base/alloc.h"
+
+#include <stdio.h>
+#include <string.h>
+
+gr_status gr_rank_check_count(const struct gr_comm *comm, int64_t expect_ranks,
+                              int64_t micro_batches)
+{
+    int size = gr_comm_size(comm);
+
+    if (expect_ranks > 0 && size != expect_ranks)
+        return gr_fail(GR_ERR_USAGE, "--expect-ranks",
+                       "mpirun started another number of ranks: check its -n and its hostfile",
+                       "ranks of this job (found %d, expected %lld)", size,
+                       (long long)expect_ranks);
+    if (size > micro_batches) {
+        gr_fail(GR_ERR_USAGE, "train.micro_batches", NULL,
+                "a rank would have nothing to do (found %lld micro-batches, expected at least %d, "
+                "the number of ranks)",
+                (long long)micro_batches, size);
+        gr_hint("start at most %lld ranks, or raise train.micro_batches", (long long)micro_batches);
+        return GR_ERR_USAGE;
+    }
+    return GR_OK;
+}
+
+/* What must be equal, as hex digests or short words, one column each. */
+#define GR_SAMENESS_LIST(X)                                                                        \
+    X(program, "another graft program")                                                            \
+    X(isa, "another CPU instruction set (GRAFT_ISA=v3 on all ranks makes them equal)")             \
+    X(config, "another configuration")                                                             \
+    X(tokenizer, "another tokenizer")                                                              \
+    X(train, "other training data")                                                                \
+    X(eval, "other evaluation data")                                                               \
+    X(model, "other model weights")
+
+enum sameness {
+#define X(name, words) SAME_##name,
+    GR_SAMENESS_LIST(X)
+#undef X
+        SAMENESS_COUNT
+};
+static const char *const sameness_words[SAMENESS_COUNT] = {
+#define X(name, words) [SAME_##name] = words,
+    GR_SAMENESS_LIST(X)
+#undef X
+};
+
+struct fingerprint {
+    char column[SAMENESS_COUNT][65];
+};
+
+static void fill(struct fingerprint *mine, const struct gr_config *config,
+                 const struct gr_inputs *inputs, const char *model_hash, const char *isa)
+{
+    struct gr_buffer keys = {0};
+    const char *const texts[SAMENESS_COUNT] = {
+        [SAME_isa] = isa,
+        [SAME_tokenizer] = inputs->tokenizer_hash,
+        [SAME_train] = inputs->train_hash,
+        [SAME_eval] = inputs->eval_hash,
+        [SAME_model] = model_hash,
+    };
+
+    memset(mine, 0, sizeof *mine);
+    for (int i = 0; i < SAMENESS_COUNT; i++)
+        snprintf(mine->column[i], sizeof mine->column[i], "%s", texts[i] == NULL ? "" : texts[i]);
+    snprintf(mine->column[SAME_program], sizeof mine->column[0], "%s", GR_VERSION);
+    gr_config_identity(&keys, config);
+    gr_sha256_hex(mine->column[SAME_config], keys.data, (int64_t)keys.length);
+    gr_buffer_release(&keys);
+}
+
+gr_status gr_rank_check_same(struct gr_comm *comm, const struct gr_config *config,
+                             const struct gr_inputs *inputs, const char *model_hash,
+                             const char *isa)
+{
+    gr_status status = GR_OK;
+    struct fingerprint mine;
+    struct fingerprint *all = GR_NEW_ARRAY(struct fingerprint, gr_comm_size(comm));
+
+    fill(&mine, config, inputs, model_hash, isa);
+    GR_TRY(gr_comm_all_gather(comm, all, &mine, (int64_t)sizeof mine, "start"));
+    for (int rank = 1; rank < gr_comm_size(comm) && status == GR_OK; rank++) {
+        for (int i = 0; i < SAMENESS_COUNT && status == GR_OK; i++) {
+            if (strcmp(all[rank].column[i], all[0].column[i]) != 0)
+                status = gr_fail(GR_ERR_USAGE, "start",
+                                 "every rank needs the same program, files and settings",
+                                 "rank %d has %s than rank 0", rank, sameness_words[i]);
+        }
+    }
+out:
+    gr_free(all);
+    return status;
+}

@@ -1,0 +1,20 @@
+/* Are the ranks what they should be: as many as expected, and all about to do the same? */
+#ifndef GR_TRAINER_RANK_CHECK_H
+#define GR_TRAINER_RANK_CHECK_H
+
+#include "trainer/config.h"
+#include "trainer/run/comm.h"
+#include "trainer/run/inputs.h"
+
+/* expect_ranks 0: any number.  Errors: ERR_USAGE, also when there are more ranks than
+ * micro-batches. */
+gr_status gr_rank_check_count(const struct gr_comm *comm, int64_t expect_ranks,
+                              int64_t micro_batches);
+
+/* Compares program, configuration, data, model and instruction set with rank 0's.
+ * Errors: ERR_USAGE naming the first rank that differs and in what; every rank gets it. */
+gr_status gr_rank_check_same(struct gr_comm *comm, const struct gr_config *config,
+                             const struct gr_inputs *inputs, const char *model_hash,
+                             const char *isa);
+
+#endif

@@ -1,0 +1,295 @@
+/* The training loop, and what stands before and after it.  See train.h. */
+#include "trainer/run/train.h"
+
+#include "data/show.h"
+#include "data/store/store.h"
+#include "kernels/base/alloc.h"
+#include "kernels/base/clock.h"
+#include "kernels/base/log.h"
+#include "trainer/events/events.h"
+#include "trainer/run/device_config.h"
+#include "trainer/run/engine.h"
+#include "trainer/run/eval.h"
+#include "trainer/run/inputs.h"
+#include "trainer/run/rank_check.h"
+#include "trainer/state/run_files.h"
+
+#include <stdio.h>
+
+struct run {
+    const struct gr_config *config;
+    const struct gr_train_options *options;
+    struct gr_comm *comm;
+    struct gr_device *dev;
+    struct gr_inputs inputs;
+    struct gr_engine engine;
+    struct gr_trial trial; /* an ordinary run has one */
+    struct gr_evaluator evaluator;
+    bool has_eval;
+    struct gr_store *store;   /* I/O rank only */
+    struct gr_events *events; /* I/O rank only */
+    int64_t total_steps;
+    struct gr_update update; /* of the last step */
+};
+
+static bool is_io_rank(const struct run *r)
+{
+    return gr_comm_rank(r->comm) == gr_comm_io_rank(r->comm);
+}
+
+static void emit(const struct run *r, struct gr_event event, int64_t step)
+{
+    struct gr_loader_place place;
+
+    if (r->events == NULL)
+        return;
+    event.step = step;
+    event.total_steps = r->total_steps;
+    event.term = 1;
+    if (step > 0) {
+        place = gr_loader_place(r->trial.loader, step);
+        event.epoch = (double)place.epoch +
+                      (double)(step - place.epoch_first_step + 1) / (double)place.epoch_steps;
+    }
+    gr_events_emit(r->events, &event);
+}
+
+static void log_step(const struct run *r, int64_t step, int64_t begin_ns)
+{
+    struct gr_event event = {.kind = GR_EVENT_STEP};
+    double seconds = (double)(gr_clock_ns() - begin_ns) * 1e-9;
+
+    if (step % r->config->train.logging_steps != 0 && step != r->total_steps)
+        return;
+    gr_event_set(&event, GR_METRIC_train_loss, r->update.loss);
+    gr_event_set(&event, GR_METRIC_learning_rate, r->update.learning_rate);
+    gr_event_set(&event, GR_METRIC_grad_norm, r->update.grad_norm);
+    gr_event_set(&event, GR_METRIC_tokens_per_s, (double)r->update.tokens / seconds);
+    gr_event_set(&event, GR_METRIC_step_time_ms, seconds * 1e3);
+    gr_event_set(&event, GR_METRIC_supervised_tokens, (double)r->update.supervised);
+    emit(r, event, step);
+}
+
+static gr_status evaluate(struct run *r, int64_t step)
+{
+    gr_status status = GR_OK;
+    struct gr_event event = {.kind = GR_EVENT_EVAL};
+    struct gr_sums sums = {0};
+
+    if (!r->has_eval || (step % r->config->train.eval_steps != 0 && step != r->total_steps))
+        return GR_OK;
+    GR_TRY(gr_evaluate(&sums, &r->evaluator, &r->engine, 0));
+    gr_event_set(&event, GR_METRIC_eval_loss, sums.loss / (double)sums.supervised);
+    emit(r, event, step);
+out:
+    return status;
+}
+
+/* data -> forward -> backward for this rank's micro-batches, reduce -> update for all. */
+static gr_status train_steps(struct run *r)
+{
+    gr_status status = GR_OK;
+    int64_t micro_batches = r->config->train.micro_batches;
+    int size = gr_comm_size(r->comm), rank = gr_comm_rank(r->comm);
+    int64_t begin = gr_tree_block_begin(micro_batches, size, rank);
+    int64_t end = gr_tree_block_begin(micro_batches, size, rank + 1);
+
+    for (int64_t step = 1; step <= r->total_steps; step++) {
+        int64_t begin_ns = gr_clock_ns();
+
+        for (int64_t m = begin; m < end && status == GR_OK; m++)
+            status = gr_engine_micro_batch(&r->engine, step, m); /* one leaf of the tree */
+        GR_TRY(gr_comm_agree_status(r->comm, status, "step"));
+        GR_TRY(gr_engine_update(&r->engine, &r->update, step)); /* sum, 1/N, clip, AdamW */
+        log_step(r, step, begin_ns);
+        GR_TRY(evaluate(r, step));
+    }
+out:
+    return status;
+}
+
+static gr_status open_sinks(struct run *r)
+{
+    gr_status status = GR_OK;
+    struct gr_sink *sink = NULL;
+    char *path = gr_format("%s/metrics.jsonl", r->config->output);
+
+    if (!is_io_rank(r))
+        goto out;
+    GR_TRY(r->store->ops->remove(r->store, "metrics.jsonl"));
+    GR_TRY(gr_sink_jsonl_create(&sink, path));
+    GR_TRY(gr_events_create(&r->events));
+    gr_events_add_sink(r->events, gr_sink_terminal_create(r->options->is_terminal));
+    gr_events_add_sink(r->events, sink);
+    sink = NULL;
+out:
+    if (sink != NULL)
+        sink->ops->destroy(sink);
+    gr_free(path);
+    return status;
+}
+
+/* What the run is must match what its directory says; a finished run is not started again. */
+static gr_status claim_output(bool *is_done, struct run *r)
+{
+    gr_status status = GR_OK;
+    struct gr_buffer yaml = {0};
+    struct gr_run_identity identity = {.config = r->config,
+                                       .model_hash = r->engine.model_hash,
+                                       .tokenizer_hash = r->inputs.tokenizer_hash,
+                                       .train_hash = r->inputs.train_hash,
+                                       .eval_hash = r->inputs.eval_hash,
+                                       .dtype = "f32",
+                                       .total_steps = r->total_steps};
+
+    *is_done = false;
+    if (!is_io_rank(r))
+        goto out;
+    GR_TRY(gr_store_open(&r->store, r->config->output));
+    GR_TRY(gr_run_identity_claim(r->store, &identity));
+    GR_TRY(gr_run_is_done(is_done, r->store));
+    if (*is_done)
+        goto out;
+    gr_config_print(&yaml, r->config, false);
+    GR_TRY(r->store->ops->put(r->store, "config.yaml", yaml.data, (int64_t)yaml.length));
+out:
+    gr_buffer_release(&yaml);
+    return status;
+}
+
+static gr_status load_inputs(struct run *r)
+{
+    gr_status status = GR_OK;
+    const struct gr_config *c = r->config;
+
+    GR_TRY(gr_device_open(&r->dev, c, gr_comm_local_size(r->comm)));
+    GR_TRY(gr_engine_load_model(&r->engine, c, r->dev, r->comm));
+    GR_TRY(gr_inputs_load(&r->inputs, c, &r->engine.model.config, gr_device_threads(r->dev)));
+    GR_TRY(gr_trial_init(&r->trial, c, &r->engine.model.config, &r->inputs.train, 0, 0));
+    r->total_steps = gr_loader_total_steps(r->trial.loader);
+    r->has_eval = r->inputs.eval.count > 0;
+    if (r->has_eval)
+        GR_TRY(gr_evaluator_init(&r->evaluator, c, &r->inputs.eval, gr_comm_size(r->comm)));
+out:
+    return status;
+}
+
+/* Before step 1: what will be done, and what the model is going to see. */
+static void introduce(const struct run *r)
+{
+    const struct gr_documents *d = &r->inputs.train;
+
+    gr_note("data: %lld documents, %lld tokens, %lld of them supervised (%lld documents cut, %lld "
+            "left out)",
+            (long long)d->count, (long long)d->token_count, (long long)d->supervised_count,
+            (long long)d->truncated_count, (long long)d->dropped_count);
+    gr_note("run: %lld steps of %lld micro-batches, %lld trained parameters, %d rank%s of %d "
+            "thread%s (%s)",
+            (long long)r->total_steps, (long long)r->config->train.micro_batches,
+            (long long)r->trial.adapter->elements, gr_comm_size(r->comm),
+            gr_comm_size(r->comm) == 1 ? "" : "s", gr_device_threads(r->dev),
+            gr_device_threads(r->dev) == 1 ? "" : "s", gr_device_isa(r->dev));
+}
+
+/* The first pack with its supervised text marked: a wrong mask is seen before it costs anything. */
+static gr_status show_first_pack(struct run *r)
+{
+    gr_status status = GR_OK;
+    struct gr_buffer text = {0};
+
+    if (!is_io_rank(r))
+        return GR_OK;
+    gr_loader_fill(r->trial.loader, &r->trial.batch, 1, 0);
+    GR_TRY(gr_show_first_pack(&text, r->inputs.tokenizer, &r->trial.batch,
+                              r->config->train.micro_batch_size,
+                              r->options->is_terminal ? GR_SHOW_COLOURS : GR_SHOW_BRACKETS));
+    fputs(text.data, stderr);
+out:
+    gr_buffer_release(&text);
+    return status;
+}
+
+/* How the work was shared: what each rank counted. */
+static gr_status report_shares(const struct run *r)
+{
+    gr_status status = GR_OK;
+    struct gr_buffer text = {0};
+    int64_t *all = GR_NEW_ARRAY(int64_t, gr_comm_size(r->comm));
+
+    GR_TRY(gr_comm_all_gather(r->comm, all, &r->engine.micro_batches_done, (int64_t)sizeof *all,
+                              "end"));
+    for (int rank = 0; rank < gr_comm_size(r->comm); rank++)
+        gr_buffer_add_format(&text, " %lld", (long long)all[rank]);
+    gr_note("micro-batches computed by rank:%s", text.data);
+out:
+    gr_buffer_release(&text);
+    gr_free(all);
+    return status;
+}
+
+static gr_status finish(struct run *r)
+{
+    gr_status status = GR_OK;
+    float *values = GR_NEW_ARRAY(float, r->trial.adapter->elements);
+
+    GR_TRY(gr_engine_get_adapter(&r->engine, values, 0));
+    if (is_io_rank(r))
+        status = gr_run_finish(r->store, r->trial.adapter, values, r->config->model, r->total_steps,
+                               r->update.loss);
+    GR_TRY(gr_comm_agree_status(r->comm, status, "export"));
+    emit(r, (struct gr_event){.kind = GR_EVENT_END}, r->total_steps);
+    if (r->events != NULL)
+        gr_events_flush(r->events);
+    GR_TRY(report_shares(r));
+    gr_note("finished: %s/adapter", r->config->output);
+out:
+    gr_free(values);
+    return status;
+}
+
+static void release(struct run *r)
+{
+    gr_events_destroy(r->events);
+    gr_store_close(r->store);
+    gr_evaluator_release(&r->evaluator);
+    gr_engine_release(&r->engine);
+    gr_trial_release(&r->trial);
+    gr_inputs_release(&r->inputs);
+    gr_device_destroy(r->dev);
+}
+
+gr_status gr_train(struct gr_comm *comm, const struct gr_config *config,
+                   const struct gr_train_options *options)
+{
+    gr_status status = GR_OK;
+    struct run run = {.config = config, .options = options, .comm = comm};
+    bool is_done = false;
+
+    GR_TRY(gr_rank_check_count(comm, options->expect_ranks, config->train.micro_batches));
+    status = load_inputs(&run);
+    GR_TRY(gr_comm_agree_status(comm, status, "start"));
+    GR_TRY(gr_rank_check_same(comm, config, &run.inputs, run.engine.model_hash,
+                              gr_device_isa(run.dev)));
+    status = claim_output(&is_done, &run);
+    GR_TRY(gr_comm_agree_status(comm, status, "output"));
+    GR_TRY(gr_comm_broadcast(comm, gr_comm_io_rank(comm), &is_done, sizeof is_done, "output"));
+    if (is_done) {
+        gr_note("already finished: %s/adapter", config->output);
+        goto out;
+    }
+    introduce(&run);
+    GR_TRY(gr_comm_agree_status(comm, show_first_pack(&run), "start"));
+    status = gr_engine_prepare(&run.engine, &run.trial, 1,
+                               run.has_eval ? gr_loader_rows(run.evaluator.loader) : 0);
+    if (status == GR_OK)
+        status = gr_engine_init_adapters(&run.engine);
+    if (status == GR_OK)
+        status = open_sinks(&run);
+    GR_TRY(gr_comm_agree_status(comm, status, "start"));
+    emit(&run, (struct gr_event){.kind = GR_EVENT_BEGIN}, 0);
+    GR_TRY(train_steps(&run));
+    GR_TRY(finish(&run));
+out:
+    release(&run);
+    return status;
+}
