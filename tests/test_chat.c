@@ -182,8 +182,8 @@ TEST(chat_smollm2_template_is_known)
 
 TEST(chat_demo_template_is_known)
 {
-    need("data/demo/tokenizer.json");
-    assert_chosen("data/demo", "chatml");
+    need("data/demo/model/tokenizer.json");
+    assert_chosen("data/demo/model", "chatml");
 }
 
 TEST(chat_mistral_v1_ids_equal_mistral_common)
