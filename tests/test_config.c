@@ -189,7 +189,7 @@ TEST(config_value_of_the_wrong_type_is_refused)
         {"data: {train: {a: b}}", "data.train", "a mapping", list},
         {"data: {chat_format: null}", "data.chat_format", "null", "a text"},
         {"model: [m]", "model", "a list", "a text"},
-        {"model: \"a\\tb\"", "model", "\"a\tb\"", "a text"},
+        {"model: \"a\\tb\"", "model", "\"a?b\"", "a text"},
         {"model: \"a\\0b\"", "model", "\"a\"", "a text"},
         {"device: {memory: 12GB}", "device.memory", "12GB", sizes},
         {"device: {memory: GiB}", "device.memory", "GiB", sizes},
