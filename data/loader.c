@@ -122,10 +122,10 @@ struct gr_loader_place gr_loader_place(struct gr_loader *loader, int64_t step)
         else
             high = middle;
     }
-    return (struct gr_loader_place){
-        .epoch = low,
-        .epoch_first_step = loader->first_step[low],
-        .epoch_steps = loader->first_step[low + 1] - loader->first_step[low]};
+    return (struct gr_loader_place){.epoch = low,
+                                    .epoch_first_step = loader->first_step[low],
+                                    .epoch_steps =
+                                        loader->first_step[low + 1] - loader->first_step[low]};
 }
 
 gr_status gr_batch_init(struct gr_batch *batch, const struct gr_loader *loader)

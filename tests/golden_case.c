@@ -98,7 +98,8 @@ void gr_golden_open(struct gr_golden *g, const char *name, int threads)
 {
     char *dir = gr_format("%s/tests/golden/%s", getenv("GRAFT_SOURCE_DIR"), name);
     char *truth = gr_format("%s/golden.safetensors", dir), *adapter = gr_format("%s/adapter", dir);
-    struct gr_weight_sharing alone = {.local_size = 1, .job_key = "golden", .threads = threads};
+    struct gr_weight_sharing alone = {
+        .local_size = 1, .job_key = "golden", .threads = threads, .timeout_s = 10};
     struct gr_lora_config lora = {0};
     char hash[65];
 
@@ -107,7 +108,7 @@ void gr_golden_open(struct gr_golden *g, const char *name, int threads)
     ASSERT_OK(gr_device_create(&g->dev, "cpu", threads, getenv("GRAFT_ISA")));
     g->model.dev = g->dev;
     ASSERT_OK(gr_model_config_load(&g->model.config, dir));
-    ASSERT_OK(gr_weights_load(&g->model.weights, hash, g->dev, &g->model.config, dir, &alone));
+    ASSERT_OK(gr_weights_load(&g->model.weights, hash, &g->model.config, dir, &alone));
     ASSERT_OK(gr_peft_read_config(&lora, adapter));
     ASSERT_OK(gr_adapter_create(&g->adapter, &g->model.config, &lora));
     make_batch(g);

@@ -372,3 +372,23 @@ TEST(chat_labels_are_those_of_the_bytes)
         }
     gr_chat_text_release(&text);
 }
+
+/* An empty turn inside a token is no reason to learn the token. */
+TEST(chat_empty_span_labels_nothing)
+{
+    int64_t begin[] = {0}, end[] = {4};
+    struct gr_encoding e = {.begin = begin, .end = end, .count = 1};
+    struct gr_chat_text text = {0};
+    uint8_t label;
+
+    gr_buffer_add_text(&text.text, "ab");
+    gr_chat_text_add_span(&text, "", 0, GR_CHAT_ASSISTANT, false);
+    gr_buffer_add_text(&text.text, "cd");
+    gr_chat_label(&label, &e, &text, GR_LOSS_ON_ASSISTANT);
+    ASSERT_INT(label, 0);
+    gr_chat_text_add_span(&text, "e", 1, GR_CHAT_ASSISTANT, false);
+    end[0] = 5;
+    gr_chat_label(&label, &e, &text, GR_LOSS_ON_ASSISTANT);
+    ASSERT_INT(label, 1);
+    gr_chat_text_release(&text);
+}

@@ -129,19 +129,19 @@ static void end(struct place *p)
     gr_free(p->data);
 }
 
-static void write_data(const struct place *p, const char *bytes, size_t length)
+static void write_text(const char *path, const char *text)
 {
-    FILE *file = fopen(p->data, "wb");
+    FILE *file = fopen(path, "wb");
 
     ASSERT(file != NULL);
-    ASSERT_INT(fwrite(bytes, 1, length, file), length);
+    ASSERT(fputs(text, file) >= 0);
     fclose(file);
 }
 
 /* Reads `text` as the data file; documents of an earlier reading are gone. */
 static gr_status read_data(struct place *p, const char *text)
 {
-    write_data(p, text, strlen(text));
+    write_text(p->data, text);
     gr_documents_release(&p->documents);
     return gr_records_read(&p->documents, p->tokenizer, (const char *const *)&p->data, 1,
                            &p->options);
@@ -243,12 +243,12 @@ TEST(records_alpaca_writes_the_stanford_prompt)
 TEST(records_array_bom_blank_lines_and_crlf_read_as_plain_lines)
 {
     static const char *const same[] = {
-        "{\"text\": \"one]\"}\n{\"text\": \"t{o\\\"\"}\n",
-        "{\"text\": \"one]\"}\n{\"text\": \"t{o\\\"\"}",
-        "\n \t\n{\"text\": \"one]\"}\r\n\r\n{\"text\": \"t{o\\\"\"}\r\n\n",
-        "\xef\xbb\xbf{\"text\": \"one]\"}\n{\"text\": \"t{o\\\"\"}\n",
-        "[{\"text\": \"one]\"}, {\"text\": \"t{o\\\"\"}]",
-        "\n[\n  {\n    \"text\":\n \"one]\"\n  }\n,{\"text\": \"t{o\\\"\"}\n]\n\n",
+        "{\"text\": \"one]\"}\n{\"text\": \"t{o\\\"\\\\\"}\n",
+        "{\"text\": \"one]\"}\n{\"text\": \"t{o\\\"\\\\\"}",
+        "\n \t\n{\"text\": \"one]\"}\r\n\r\n{\"text\": \"t{o\\\"\\\\\"}\r\n\n",
+        "\xef\xbb\xbf{\"text\": \"one]\"}\n{\"text\": \"t{o\\\"\\\\\"}\n",
+        "[{\"text\": \"one]\"}, {\"text\": \"t{o\\\"\\\\\"}]",
+        "\n[\n  {\n    \"text\":\n \"one]\"\n  }\n,{\"text\": \"t{o\\\"\\\\\"}\n]\n\n",
     };
     struct place p;
 
@@ -257,7 +257,7 @@ TEST(records_array_bom_blank_lines_and_crlf_read_as_plain_lines)
         ASSERT_OK(read_data(&p, same[i]));
         ASSERT_INT(p.documents.count, 2);
         assert_shown(&p, 0, "<s>[[one]</s>]]");
-        assert_shown(&p, 1, "<s>[[t{o\"</s>]]");
+        assert_shown(&p, 1, "<s>[[t{o\"\\</s>]]");
     }
     end(&p);
 }
@@ -286,10 +286,15 @@ TEST(records_too_long_is_cut_dropped_or_refused)
     ASSERT_INT(read_data(&p, data), GR_ERR_DATA);
     ASSERT(strstr(gr_error_message(), "data.jsonl:2: the record is too long (found 9 tokens, "
                                       "expected at most 8)") != NULL);
+    gr_error_clear();
+    p.options.too_long = "truncate";
+    p.options.max_length = 1; /* a document's first token is never a target */
+    ASSERT_INT(read_data(&p, "{\"text\": \"a\"}\n"), GR_ERR_DATA);
+    ASSERT_INT(p.documents.dropped_count, 1);
     end(&p);
 }
 
-TEST(records_files_are_numbered_and_formats_may_differ)
+TEST(records_files_are_numbered_counted_and_may_differ_in_format)
 {
     struct place p;
     const char *files[2];
@@ -297,20 +302,20 @@ TEST(records_files_are_numbered_and_formats_may_differ)
 
     begin(&p);
     other = path_in(&p, "other.json");
-    {
-        FILE *file = fopen(other, "wb");
-
-        ASSERT(file != NULL);
-        fputs(conversation, file);
-        fclose(file);
-    }
-    write_data(&p, "{\"text\": \"x\", \"id\": 7}\n", 23);
+    write_text(other, conversation);
+    write_text(p.data,
+               "{\"text\": \"x\", \"id\": 7}\n"
+               "{\"text\": \"0123456789012345678901234567890123456789012345678901234567\"}\n");
     files[0] = p.data;
     files[1] = other;
+    p.options.max_length = 58; /* as many as the conversation has; the second text has 60 */
+    p.options.too_long = "drop";
     ASSERT_OK(gr_records_read(&p.documents, p.tokenizer, files, 2, &p.options));
     ASSERT_INT(p.documents.count, 2);
+    ASSERT_INT(p.documents.dropped_count, 1);
     ASSERT_INT(p.documents.document[0].source, 0);
     ASSERT_INT(p.documents.document[1].source, 1);
+    ASSERT_INT(p.documents.document[1].length, 58);
     unlink(other);
     gr_free(other);
     end(&p);

@@ -21,6 +21,8 @@ from transformers.utils.chat_template_utils import render_jinja_template
 END = {"chatml": "<|im_end|>", "qwen2.5": "<|im_end|>", "smollm2": "<|im_end|>", "llama-3.1": "<|eot_id|>"}
 STRIPS = {"llama-3.1"}
 CASES = 12
+BLANK = "".join(c for c in map(chr, range(0x110000)) if c.isspace())  # what str.strip() drops
+FIRST = [{"role": "user", "content": BLANK + "all" + BLANK[::-1]}, {"role": "assistant", "content": BLANK + "of them" + BLANK}]
 SPACES = ["", "", "", " ", "\n", "\t \n", "\u00a0", "\u2003\n", "\u3000", "\x1f", "\u200b", "\x85"]
 WORDS = ["Hi", "what's", "2+2", "世界", "🦙", "{bos}", "{{ eos }}", '"quoted"', "<|im_end|>", "a\n\nb", "<<SYS>>",
          "don't", "\\n", "Ünï", "{% if %}", "<|eot_id|>", "é", "&lt;", "'", "1e9"]
@@ -52,8 +54,8 @@ def main() -> None:
         name, _, directory = argument.partition("=")
         template, tokens = load(Path(directory))
         rng, cases = random.Random(7), []
-        for _ in range(CASES):
-            messages, generation = conversation(rng), rng.random() < 0.3
+        for case in range(CASES):
+            messages, generation = FIRST if case == 0 else conversation(rng), rng.random() < 0.3
             said = [m["content"] for m in messages if m["role"] == "assistant"]
             said = [s.strip() if name in STRIPS else s for s in said]
             texts, _ = render_jinja_template([messages], chat_template=template, add_generation_prompt=generation,

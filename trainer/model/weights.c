@@ -1,9 +1,10 @@
 /* From a Hugging Face directory to the tensors of a model.  See weights.h. */
 #include "trainer/model/weights.h"
 
-#include "data/safetensors.h"
+#include "data/hash.h"
+#include "data/model_files.h"
+#include "data/weights_host.h"
 #include "kernels/base/alloc.h"
-#include "kernels/base/widen.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -83,48 +84,138 @@ static gr_status check_shape(const struct wanted *w, const struct gr_safetensors
                    (long long)w->rows, (long long)columns);
 }
 
-gr_status gr_weights_load(struct gr_weights *weights, char hash[65], struct gr_device *dev,
+/* Tensors some exporters add and no model computes with. */
+static bool is_ignored(const char *name, const struct gr_model_config *c)
+{
+    size_t length = strlen(name), suffix = strlen(".rotary_emb.inv_freq");
+
+    if (c->tie_word_embeddings && strcmp(name, "lm_head.weight") == 0)
+        return true;
+    return length > suffix && strcmp(name + length - suffix, ".rotary_emb.inv_freq") == 0;
+}
+
+static bool is_wanted(const struct wanted_list *list, const char *name)
+{
+    for (int64_t i = 0; i < list->count; i++) {
+        if (strcmp(list->item[i].name, name) == 0)
+            return true;
+    }
+    return false;
+}
+
+static gr_status check_tensors(const struct wanted_list *list, const struct gr_model_files *files,
+                               const struct gr_model_config *c)
+{
+    gr_status status = GR_OK;
+
+    for (int64_t i = 0; i < list->count; i++) {
+        const struct gr_model_tensor *tensor = gr_model_files_find(files, list->item[i].name);
+
+        if (tensor == NULL)
+            GR_TRY(gr_fail(GR_ERR_DATA, files->directory,
+                           "config.json describes another architecture than the weights, or a "
+                           "file is missing",
+                           "tensor %s is missing", list->item[i].name));
+        GR_TRY(check_shape(&list->item[i], tensor->file, tensor->entry));
+    }
+    for (int64_t i = 0; i < files->count; i++) {
+        const char *name = files->tensor[i].entry->name;
+
+        if (!is_wanted(list, name) && !is_ignored(name, c))
+            GR_TRY(gr_fail(GR_ERR_DATA, files->tensor[i].file->path,
+                           "config.json describes another architecture than the weights",
+                           "tensor %s is not part of a %s model with this config", name,
+                           c->model_type));
+    }
+out:
+    return status;
+}
+
+/* The hash over all files, in the order of their paths; finds weights that are not finite. */
+static gr_status hash_files(char hash[65], const struct gr_model_files *files,
+                            const struct gr_weight_sharing *sharing)
+{
+    gr_status status = GR_OK;
+    struct gr_hash_options options = {.cache_dir = sharing->cache_dir, .threads = sharing->threads};
+    struct gr_buffer all = {0};
+    char one[GR_SHA256_HEX_BYTES];
+
+    for (int64_t i = 0; i < files->file_count; i++) {
+        GR_TRY(gr_hash_weights(one, &files->file[i], &options));
+        gr_buffer_add(&all, one, strlen(one));
+    }
+    gr_sha256_hex(hash, all.data, (int64_t)all.length);
+out:
+    gr_buffer_release(&all);
+    return status;
+}
+
+/* What keeps the tensors' memory alive. */
+struct gr_weight_source {
+    struct gr_model_files files;
+    struct gr_weights_host *host;
+};
+
+static gr_status map_tensors(struct gr_weights *weights, const struct wanted_list *list,
+                             const struct gr_weight_sharing *sharing)
+{
+    gr_status status = GR_OK;
+    struct gr_weights_host_options options = {.local_rank = sharing->local_rank,
+                                              .local_size = sharing->local_size,
+                                              .job_key = sharing->job_key,
+                                              .threads = sharing->threads,
+                                              .timeout_s = sharing->timeout_s};
+    const char **name = GR_NEW_ARRAY(const char *, list->count);
+
+    for (int64_t i = 0; i < list->count; i++)
+        name[i] = list->item[i].name;
+    GR_TRY(gr_weights_host_create(&weights->source->host, &weights->source->files, name,
+                                  list->count, &options));
+    for (int64_t i = 0; i < list->count; i++) {
+        const struct wanted *w = &list->item[i];
+        union {
+            const float *mapped; /* read-only: ops never write weights */
+            void *data;
+        } memory = {.mapped = gr_weights_host_data(weights->source->host, i)};
+
+        *w->tensor = w->columns == 0 ? gr_tensor_1d(memory.data, GR_F32, w->rows)
+                                     : gr_tensor_2d(memory.data, GR_F32, w->rows, w->columns);
+        weights->bytes += gr_tensor_count(*w->tensor) * gr_dtype_bytes(GR_F32);
+    }
+out:
+    gr_free(name);
+    return status;
+}
+
+gr_status gr_weights_load(struct gr_weights *weights, char hash[65],
                           const struct gr_model_config *config, const char *directory,
                           const struct gr_weight_sharing *sharing)
 {
     gr_status status = GR_OK;
     struct wanted_list list = {0};
-    struct gr_safetensors file[2] = {0};
-    int files = 1;
-    (void)dev;
-    (void)sharing;
-    hash[0] = 0;
+
+    memset(weights, 0, sizeof *weights);
     weights->layer = GR_NEW_ARRAY(struct gr_layer_weights, config->layers);
+    weights->source = GR_NEW(struct gr_weight_source);
     list_wanted(&list, weights, config);
-    if (gr_safetensors_open(&file[0], gr_format("%s/model.safetensors", directory))) {
-        gr_error_clear();
-        files = 2;
-        GR_TRY(gr_safetensors_open(&file[0],
-                                   gr_format("%s/model-00001-of-00002.safetensors", directory)));
-        GR_TRY(gr_safetensors_open(&file[1],
-                                   gr_format("%s/model-00002-of-00002.safetensors", directory)));
-    }
-    for (int64_t i = 0; i < list.count; i++) {
-        struct wanted *w = &list.item[i];
-        const struct gr_safetensors_entry *e = NULL;
-        int f;
-        for (f = 0; f < files && e == NULL; f++)
-            e = gr_safetensors_find(&file[f], w->name);
-        if (e == NULL)
-            GR_TRY(gr_fail(GR_ERR_DATA, directory, "x", "tensor %s is missing", w->name));
-        GR_TRY(check_shape(w, &file[f - 1], e));
-        int64_t n = w->rows * (w->columns ? w->columns : 1);
-        float *v = GR_NEW_ARRAY(float, n);
-        gr_widen(v, gr_safetensors_data(&file[f - 1], e), e->dtype, n);
-        *w->tensor = w->columns ? gr_tensor_2d(v, GR_F32, w->rows, w->columns)
-                                : gr_tensor_1d(v, GR_F32, w->rows);
-    }
+    GR_TRY(gr_model_files_open(&weights->source->files, directory));
+    GR_TRY(check_tensors(&list, &weights->source->files, config));
+    GR_TRY(hash_files(hash, &weights->source->files, sharing));
+    GR_TRY(map_tensors(weights, &list, sharing));
     if (config->tie_word_embeddings)
         weights->head = weights->embedding;
 out:
+    gr_free(list.item);
     return status;
 }
+
 void gr_weights_release(struct gr_weights *weights)
 {
+    if (weights->source != NULL) {
+        gr_weights_host_destroy(weights->source->host);
+        gr_model_files_close(&weights->source->files);
+    }
+    gr_free(weights->source);
     gr_free(weights->layer);
+    memset(weights, 0, sizeof *weights);
 }

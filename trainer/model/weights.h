@@ -61,14 +61,15 @@ struct gr_weights {
 /* How the processes of one host share converted weights. */
 struct gr_weight_sharing {
     int local_rank, local_size;
-    const char *job_key; /* the same on every rank of the job, another in every other job */
-    int threads;         /* for converting and hashing */
-    const char *cache_dir;
+    const char *job_key;   /* the same on every rank of the job, another in every other job */
+    int threads;           /* for converting and hashing */
+    const char *cache_dir; /* for verdicts on files; NULL: none */
+    double timeout_s;      /* waiting for the other ranks of this host */
 };
 
 /* Loads all tensors as f32.  Missing, extra, misshapen or non-finite tensors: ERR_DATA with the
  * tensor's name, found and expected.  hash: 64 hex digits and NUL, over all weight files. */
-gr_status gr_weights_load(struct gr_weights *weights, char hash[65], struct gr_device *dev,
+gr_status gr_weights_load(struct gr_weights *weights, char hash[65],
                           const struct gr_model_config *config, const char *directory,
                           const struct gr_weight_sharing *sharing);
 void gr_weights_release(struct gr_weights *weights);

@@ -2,6 +2,7 @@
 #include "trainer/run/engine.h"
 
 #include "kernels/base/alloc.h"
+#include "trainer/run/inputs.h"
 #include "trainer/run/memory_plan.h"
 
 #include <math.h>
@@ -60,12 +61,13 @@ gr_status gr_engine_load_model(struct gr_engine *e, const struct gr_config *conf
 {
     gr_status status = GR_OK;
     struct gr_arena measured = {.name = "weights"};
-    char job_key[33] = "";
+    char job_key[33] = "", *cache_dir = gr_cache_dir(config);
     struct gr_weight_sharing sharing = {.local_rank = gr_comm_local_rank(comm),
                                         .local_size = gr_comm_local_size(comm),
                                         .job_key = job_key,
                                         .threads = gr_device_threads(dev),
-                                        .cache_dir = config->data.cache_dir};
+                                        .cache_dir = cache_dir,
+                                        .timeout_s = (double)config->dist.timeout_seconds};
 
     memset(e, 0, sizeof *e);
     e->config = config;
@@ -75,12 +77,13 @@ gr_status gr_engine_load_model(struct gr_engine *e, const struct gr_config *conf
     GR_TRY(make_job_key(job_key, comm));
     GR_TRY(gr_model_config_load(&e->model.config, config->model));
     GR_TRY(check_length(e));
-    GR_TRY(gr_weights_load(&e->model.weights, e->model_hash, dev, &e->model.config, config->model,
+    GR_TRY(gr_weights_load(&e->model.weights, e->model_hash, &e->model.config, config->model,
                            &sharing));
     GR_TRY(make_rope_tables(e, &measured));
     GR_TRY(gr_device_arena_create(dev, &e->fixed, "weights", measured.used));
     GR_TRY(make_rope_tables(e, &e->fixed));
 out:
+    gr_free(cache_dir);
     return status;
 }
 
@@ -311,6 +314,7 @@ gr_status gr_engine_micro_batch(struct gr_engine *e, int64_t step, int64_t m)
     gr_tensor leaf = {0};
     struct gr_sums *sums = NULL;
 
+    e->micro_batches_done++;
     gr_tree_leaf(e->tree, m, &leaf, &sums);
     if (fill_pass(e, sums, step, m) == 0) { /* missing: the epoch's last step is short */
         gr_zero(e->dev, leaf);
@@ -330,7 +334,6 @@ gr_status gr_engine_micro_batch(struct gr_engine *e, int64_t step, int64_t m)
         sums[i].loss = e->loss[i];
     GR_TRY(check_finite(e, sums, step, m));
     gr_tree_push(e->tree, m);
-    e->micro_batches_done++;
 out:
     return status;
 }

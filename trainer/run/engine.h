@@ -34,7 +34,7 @@ struct gr_engine {
     struct gr_adapter **adapters;       /* [trials] for the pass */
     gr_tensor *gradient;                /* [trials] views of the current leaf */
     double *loss;                       /* [trials] scratch, host */
-    int64_t micro_batches_done;         /* by this rank, missing ones not counted */
+    int64_t micro_batches_done;         /* by this rank, missing ones included */
 };
 
 /* Loads config.json and the weights of config->model.  Errors: those of the parts. */
