@@ -153,7 +153,7 @@ static gr_status check_roles(const struct gr_chat_format *format,
     if (!format->alternate)
         return GR_OK;
     if (first == count)
-        return gr_fail(GR_ERR_DATA, place, NULL,
+        return gr_fail(GR_ERR_DATA, place, "take the record out",
                        "messages holds a system message only (found 1 message, expected a user's "
                        "after it)");
     for (int64_t i = first; i < count; i++) {
@@ -265,11 +265,15 @@ static gr_status fail_template(const char *chat_template)
     char hex[GR_SHA256_HEX_BYTES];
 
     if (chat_template == NULL) {
-        gr_fail(GR_ERR_DATA, "data.chat_format", NULL, "the model has no chat_template");
+        gr_fail(GR_ERR_DATA, "data.chat_format", NULL,
+                "the model has no chat_template (found nothing, expected one in "
+                "tokenizer_config.json or chat_template.jinja)");
     } else {
         gr_sha256_hex(hex, chat_template, (int64_t)strlen(chat_template));
         gr_fail(GR_ERR_DATA, "data.chat_format", NULL,
-                "the model's chat_template is not one graft knows (found SHA-256 %.16s...)", hex);
+                "the model's chat_template is unknown (found SHA-256 %.16s..., expected that of a "
+                "format graft has)",
+                hex);
     }
     hint_names("set data.chat_format to the format the model was trained on");
     return GR_ERR_DATA;

@@ -7,6 +7,8 @@
 
 #include <string.h>
 
+#define HINT_MEND "mend the record or take it out"
+
 /* Keys that tell the model something graft does not write, or give texts weights it does not take:
  * dropping them would train on something else than the file says. */
 static const struct {
@@ -67,7 +69,7 @@ static gr_status get_string(const char **text, const struct gr_record_context *c
     const json_t *value = json_object_get(object, key);
 
     if (!json_is_string(value))
-        return gr_fail(GR_ERR_DATA, context->place, NULL,
+        return gr_fail(GR_ERR_DATA, context->place, HINT_MEND,
                        "%s%s has the wrong type (found %s, expected text)", prefix, key,
                        gr_json_type_name(value));
     *text = json_string_value(value);
@@ -97,19 +99,20 @@ static gr_status read_message(struct gr_record_context *context, struct gr_chat_
     snprintf(name, sizeof name, "messages[%zu]", index);
     snprintf(prefix, sizeof prefix, "%s.", name);
     if (!json_is_object(object))
-        return gr_fail(GR_ERR_DATA, context->place, NULL,
+        return gr_fail(GR_ERR_DATA, context->place, HINT_MEND,
                        "%s is not a message (found %s, expected an object with role and content)",
                        name, gr_json_type_name(object));
     GR_TRY(get_string(&role, context, object, prefix, "role"));
     GR_TRY(get_string(&message->content, context, object, prefix, "content"));
     message->role = gr_chat_role_find(role);
     if (message->role == GR_CHAT_ROLE_COUNT)
-        return gr_fail(GR_ERR_DATA, context->place, NULL,
+        return gr_fail(GR_ERR_DATA, context->place, "rename the roles of the data to these",
                        "%srole is unknown (found %.40s, expected system, user or assistant)",
                        prefix, role);
     if (message->content[0] == '\0' && message->role != GR_CHAT_SYSTEM)
         return gr_fail(GR_ERR_DATA, context->place, "take the message or the record out",
-                       "%scontent is empty (found a %s turn without text)", prefix, role);
+                       "%scontent is empty (found a turn of role %s without text, expected text)",
+                       prefix, role);
     json_object_foreach((json_t *)object, key,
                         value) if (strcmp(key, "role") != 0 && strcmp(key, "content") != 0)
         GR_TRY(pass_over(context, true, prefix, key, value));
@@ -124,7 +127,7 @@ static gr_status read_messages(struct gr_record_context *context, const json_t *
     gr_status status = GR_OK;
 
     if (count == 0)
-        return gr_fail(GR_ERR_DATA, context->place, NULL,
+        return gr_fail(GR_ERR_DATA, context->place, HINT_MEND,
                        "messages holds no message (found %s, expected a list of messages)",
                        json_is_array(messages) ? "an empty list" : gr_json_type_name(messages));
     if ((int64_t)count > context->message_capacity) {
@@ -298,8 +301,10 @@ gr_status gr_record_format_read(const struct gr_record_format *format,
         struct gr_buffer found = {0};
 
         list_keys(&found, record);
-        gr_fail(GR_ERR_DATA, context->place, NULL, "key %s is missing for format %s (found %.300s)",
-                missing, format->name, found.data);
+        gr_fail(GR_ERR_DATA, context->place,
+                "all records of a file have one format: that of the first, or data.format",
+                "a key of format %s is missing (found %.300s; expected %s)", format->name,
+                found.data, missing);
         gr_buffer_release(&found);
         return GR_ERR_DATA;
     }

@@ -58,13 +58,13 @@ static gr_status plan_part(struct gr_weights_host *w, struct part *part,
     if (part->tensor == NULL)
         return gr_fail(GR_ERR_DATA, model->directory,
                        "check that config.json belongs to the weights",
-                       "tensor \"%.200s\" is missing", name);
+                       "tensor \"%.200s\" is missing (found nothing, expected a weight)", name);
     entry = part->tensor->entry;
     if (entry->dtype != GR_F32 && entry->dtype != GR_BF16 && entry->dtype != GR_F16)
         return gr_fail(GR_ERR_DATA, part->tensor->file->path,
                        "convert it in Python: from_pretrained(DIRECTORY, dtype=torch.bfloat16)"
                        ".save_pretrained(DIRECTORY)",
-                       "tensor \"%.200s\": no dtype for weights (found %s, expected F32, BF16 or "
+                       "tensor \"%.200s\" has the wrong dtype (found %s, expected F32, BF16 or "
                        "F16)",
                        entry->name, entry->dtype_name);
     part->elements = entry->bytes / gr_dtype_bytes(entry->dtype);

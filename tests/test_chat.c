@@ -298,7 +298,9 @@ TEST(chat_choice_refuses_what_does_not_fit)
     need("../shared/fixtures/tokenizers/mistral-7b-v0.1/tokenizer.json");
     ASSERT_OK(gr_tokenizer_create(&tokenizer, directory));
     ASSERT_INT(gr_chat_choose(&chat, "auto", tokenizer), GR_ERR_DATA);
-    ASSERT_TEXT(gr_error_message(), "data.chat_format: the model has no chat_template");
+    ASSERT_TEXT(gr_error_message(),
+                "data.chat_format: the model has no chat_template (found nothing, expected one in "
+                "tokenizer_config.json or chat_template.jinja)");
     ASSERT_TEXT(gr_error_hint(), "set data.chat_format to the format the model was trained on: "
                                  "chatml, qwen2.5, smollm2, llama3, llama-3.1, llama2, mistral-v1");
     gr_error_clear();

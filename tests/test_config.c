@@ -337,10 +337,12 @@ TEST(config_file_that_is_missing_is_refused)
 
     gr_config_init(&c);
     ASSERT_INT(gr_config_load_file(&c, "/nowhere/run.yaml"), GR_ERR_USAGE);
-    ASSERT_TEXT(gr_error_message(),
-                "/nowhere/run.yaml: the configuration cannot be read (No such file or directory)");
+    ASSERT_TEXT(
+        gr_error_message(),
+        "/nowhere/run.yaml: the configuration cannot be read (found nothing, expected a file)");
     gr_error_clear();
     ASSERT_INT(gr_config_load_file(&c, "/tmp"), GR_ERR_USAGE);
-    ASSERT_TEXT(gr_error_message(), "/tmp: the configuration cannot be read (Is a directory)");
+    ASSERT_TEXT(gr_error_message(),
+                "/tmp: the configuration cannot be read (found Is a directory, expected a file)");
     gr_config_release(&c);
 }

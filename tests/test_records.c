@@ -194,11 +194,11 @@ static const struct {
     {"key twice", "{\"text\": \"a\", \"text\": \"b\"}\n", "auto",
      ":1: broken JSON in column 20 (duplicate object key near '\"text\"')"},
     {"bad UTF-8", "\n{\"text\": \"a\xff\"}\n", "auto",
-     ":2: bad UTF-8 (found byte 0xff as byte 12 of the record)"},
+     ":2: bad UTF-8 (found byte 0xff as byte 12 of the record, expected a character)"},
     {"Latin-1 at the start",
      "\xef"
      "a\n",
-     "auto", ": bad UTF-8 (found byte 0xef as byte 1 of the file)"},
+     "auto", ": bad UTF-8 (found byte 0xef as byte 1 of the file, expected a character)"},
     {"line that is no object", "{\"text\": \"a\"}\n\"b\"\n", "auto",
      ":2: a record is not an object (found text, expected an object)"},
     {"array cut off", "[{\"text\": \"a\"},\n{\"text\": ", "auto",
@@ -217,9 +217,9 @@ static const struct {
      ":1: more than one format has these keys (found text, instruction, output, which fits text "
      "and alpaca)"},
     {"key missing later", "{\"text\": \"a\"}\n{\"txt\": \"b\"}\n", "auto",
-     ":2: key text is missing for format text (found txt)"},
+     ":2: a key of format text is missing (found txt; expected text)"},
     {"format asked for is not there", "{\"text\": \"a\"}\n", "messages",
-     ":1: key messages is missing for format messages (found text)"},
+     ":1: a key of format messages is missing (found text; expected messages)"},
     {"text is a number", "{\"text\": 1}\n", "auto",
      ":1: text has the wrong type (found a number, expected text)"},
     {"no messages", "{\"messages\": []}\n", "auto",
@@ -238,7 +238,7 @@ static const struct {
      "\"content\": [{\"type\": \"text\"}]}]}\n",
      "auto", ":1: messages[1].content has the wrong type (found a list, expected text)"},
     {"empty content", "{\"messages\": [{\"role\": \"user\", \"content\": \"\"}]}\n", "auto",
-     ":1: messages[0].content is empty (found a user turn without text)"},
+     ":1: messages[0].content is empty (found a turn of role user without text, expected text)"},
     {"tool calls",
      "{\"messages\": [{\"role\": \"assistant\", \"content\": \"a\", \"tool_calls\": [1]}]}\n",
      "auto", ":1: messages[0].tool_calls is not supported (found a list)"},
@@ -247,8 +247,8 @@ static const struct {
     {"BOS in the data", "{\"text\": \"<s>a\"}\n", "auto",
      ":1: two BOS tokens in a row (found <s> twice at token 0)"},
     {"nobody answers", "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}\n", "auto",
-     ": nothing to learn: no token is supervised (found none of role assistant in the first 2048 "
-     "tokens of 1 records, format messages)"},
+     ": nothing to learn: no token is supervised (found none in 1 records of format messages, each "
+     "cut to 2048 tokens; expected role assistant)"},
 };
 
 TEST(records_bad_data_is_refused_naming_file_line_and_key)
@@ -307,7 +307,7 @@ TEST(records_unknown_options_and_missing_files_are_refused)
     ASSERT_INT(gr_records_read(&f.documents, f.tokenizer, &missing, 1, &f.options),
                GR_ERR_NOT_FOUND);
     ASSERT_TEXT(gr_error_message(),
-                "/nonexistent/data.jsonl: cannot be opened (No such file or directory)");
+                "/nonexistent/data.jsonl: there is no such file (found nothing, expected a file)");
     data_folder_end(&f);
 }
 

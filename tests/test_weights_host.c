@@ -165,11 +165,11 @@ TEST(weights_host_other_dtypes_and_missing_tensors_are_refused)
         const char *name;
         const char *message;
     } refused[] = {
-        {"f64", "m/model.safetensors: tensor \"f64\": no dtype for weights (found F64, expected "
+        {"f64", "m/model.safetensors: tensor \"f64\" has the wrong dtype (found F64, expected "
                 "F32, BF16 or F16)"},
-        {"u8", "m/model.safetensors: tensor \"u8\": no dtype for weights (found U8, expected F32, "
+        {"u8", "m/model.safetensors: tensor \"u8\" has the wrong dtype (found U8, expected F32, "
                "BF16 or F16)"},
-        {"none", "m: tensor \"none\" is missing"},
+        {"none", "m: tensor \"none\" is missing (found nothing, expected a weight)"},
     };
     struct gr_model_files model;
     struct gr_weights_host *weights = NULL;

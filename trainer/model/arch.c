@@ -2,6 +2,7 @@
 #include "trainer/model/arch.h"
 
 #include "data/json.h"
+#include "data/model_files.h"
 #include "kernels/base/alloc.h"
 
 #include <math.h>
@@ -150,7 +151,7 @@ static gr_status read_rope(struct gr_model_config *c, const struct gr_json *conf
         }
     }
     if (!is_known)
-        return gr_fail(GR_ERR_DATA, dict.place, "a model with this rope kind cannot be trained yet",
+        return gr_fail(GR_ERR_DATA, dict.place, "choose a model with one of these rotations",
                        "rope_type (found \"%s\", expected one of default, linear, llama3, yarn)",
                        kind);
     if (rope->kind == GR_ROPE_DEFAULT)
@@ -262,12 +263,13 @@ gr_status gr_model_config_load(struct gr_model_config *c, const char *directory)
     char *path = gr_format("%s/config.json", directory);
 
     memset(c, 0, sizeof *c);
+    GR_TRY(gr_model_directory_check(directory));
     GR_TRY(gr_json_load(&config, path));
     GR_TRY(gr_json_need(&config, "model_type"));
     GR_TRY(gr_json_text(&model_type, &config, "model_type"));
     arch = find_arch(model_type);
     if (arch == NULL)
-        GR_TRY(gr_fail(GR_ERR_DATA, path, "graft cannot train this architecture",
+        GR_TRY(gr_fail(GR_ERR_DATA, path, "choose a model of one of these types",
                        "model_type (found \"%s\", expected %s)", model_type, supported_archs));
     c->model_type = arch->model_type;
     c->qk_norm = arch->qk_norm;
