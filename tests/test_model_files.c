@@ -99,9 +99,9 @@ static const struct bad_index {
 } bad_indexes[] = {
     {"", "index.json:1: broken JSON in column 0 ('[' or '{' expected near end of file)"},
     {"{\"weight_map\":\n{\"a\":}}",
-     "index.json:2: broken JSON in column 5 (unexpected token near '}')"},
+     "index.json:2: broken JSON in column 6 (unexpected token near '}')"},
     {"{\"weight_map\": {\"a\": \"x\", \"a\": \"y\"}}",
-     "index.json:1: broken JSON in column 28 (duplicate object key near '\"a\"')"},
+     "index.json:1: broken JSON in column 29 (duplicate object key near '\"a\"')"},
     {"{}", "index.json: weight_map names no tensors (found nothing, expected an object)"},
     {"{\"weight_map\": {}}",
      "index.json: weight_map names no tensors (found an empty one, expected an object)"},

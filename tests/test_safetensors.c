@@ -105,7 +105,7 @@ TEST(safetensors_missing_short_and_overlong_files_are_refused)
                 "x.safetensors: there is no such file (found nothing, expected a file)");
     gr_error_clear();
     ASSERT_INT(gr_safetensors_open(&file, "."), GR_ERR_DATA);
-    ASSERT_TEXT(gr_error_message(), ".: not a regular file (found a directory)");
+    ASSERT_TEXT(gr_error_message(), ".: not a regular file (found a directory, expected a file)");
     gr_error_clear();
     for (size_t bytes = 0; bytes < 8; bytes++) {
         gr_test_write_file("x.safetensors", nine, bytes);

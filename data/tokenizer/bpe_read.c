@@ -49,8 +49,7 @@ static gr_status read_vocab(struct gr_vocab *vocab, const struct gr_json *model)
         GR_TRY(gr_json_id(&id, &list, key));
         if (gr_vocab_index(vocab, id) >= 0)
             GR_TRY(gr_fail(GR_ERR_DATA, list.place, "the file is damaged: fetch it again",
-                           "token \"%s\" has the id of another (found %d, expected a free one)",
-                           key, (int)id));
+                           "id %d is given to two tokens, one is \"%s\"", (int)id, key));
         gr_json_key(&text, key);
         gr_vocab_add(vocab, text.data, (int64_t)text.length, id);
     }
@@ -137,12 +136,13 @@ static gr_status refuse_others(const struct gr_json *model)
     if (strcmp(type, "BPE") != 0)
         GR_TRY(gr_fail(GR_ERR_DATA, model->place,
                        "graft reads the BPE tokenizers of common decoder models",
-                       "type is not supported (found \"%s\", expected \"BPE\")", type));
+                       "type \"%s\" is not supported (expected BPE)", type));
     GR_TRY(gr_json_check_keys(model, model_keys));
     GR_TRY(gr_json_number(&dropout, model, "dropout"));
     if (dropout != 0)
         GR_TRY(gr_fail(GR_ERR_DATA, model->place, "set it to null",
-                       "dropout makes tokens random (found %g, expected null)", dropout));
+                       "dropout is not supported: it makes tokens random (found %g, expected null)",
+                       dropout));
     for (int i = 0; i < 2; i++) {
         const char *affix = "";
 
@@ -150,7 +150,7 @@ static gr_status refuse_others(const struct gr_json *model)
         if (affix[0] != '\0')
             GR_TRY(gr_fail(GR_ERR_DATA, model->place,
                            "graft reads the BPE tokenizers of common decoder models",
-                           "%s is not supported (found \"%s\", expected null)", affixes[i], affix));
+                           "%s \"%s\" is not supported (expected null)", affixes[i], affix));
     }
 out:
     return status;
@@ -169,7 +169,7 @@ static gr_status read_options(struct gr_bpe *bpe, const struct gr_json *model)
         unknown == NULL ? -1 : gr_vocab_id(&bpe->vocab, unknown, (int64_t)strlen(unknown));
     if (unknown != NULL && bpe->unknown_id < 0)
         GR_TRY(gr_fail(GR_ERR_DATA, model->place, "the file is damaged: fetch it again",
-                       "unk_token (found \"%s\", expected a token of the vocab)", unknown));
+                       "unk_token \"%s\" is not in the vocab", unknown));
     for (int byte = 0; byte < 256; byte++) {
         char text[8];
         int count = snprintf(text, sizeof text, "<0x%02X>", (unsigned)byte);

@@ -20,8 +20,8 @@ gr_status gr_pattern_set_regex(struct gr_pattern *pattern, const char *regex, si
         onig_error_code_to_str(message, result, &info);
         pattern->regex = NULL;
         return gr_fail(GR_ERR_DATA, place, "regular expressions are those of Oniguruma",
-                       "not a regular expression: %s (found \"%.200s\", expected one of Oniguruma)",
-                       (const char *)message, regex);
+                       "the regular expression \"%.200s\" cannot be used: %s", regex,
+                       (const char *)message);
     }
     return GR_OK;
 }

@@ -141,7 +141,7 @@ gr_status gr_json_check_keys(const struct gr_json *json, const char *const known
         if (known[i] == NULL)
             return gr_fail(GR_ERR_DATA, json->place,
                            "graft would have to know what it means to go on",
-                           "unknown option (found \"%s\", expected none of this name)", key);
+                           "option \"%s\" is not supported", key);
     }
     return GR_OK;
 }

@@ -140,7 +140,7 @@ static gr_status read_rope(struct gr_model_config *c, const struct gr_json *conf
                           gr_json_has(config, "rope_parameters") ? "rope_parameters"
                                                                  : "rope_scaling"));
     if (dict.value == NULL)
-        return GR_OK;
+        goto out;
     GR_TRY(gr_json_number(&rope->theta, &dict, "rope_theta"));
     GR_TRY(gr_json_text(&kind, &dict, "type"));
     GR_TRY(gr_json_text(&kind, &dict, "rope_type"));
@@ -151,11 +151,11 @@ static gr_status read_rope(struct gr_model_config *c, const struct gr_json *conf
         }
     }
     if (!is_known)
-        return gr_fail(GR_ERR_DATA, dict.place, "choose a model with one of these rotations",
+        GR_TRY(gr_fail(GR_ERR_DATA, dict.place, "choose a model with one of these rotations",
                        "rope_type (found \"%s\", expected one of default, linear, llama3, yarn)",
-                       kind);
+                       kind));
     if (rope->kind == GR_ROPE_DEFAULT)
-        return GR_OK;
+        goto out;
     GR_TRY(gr_json_need(&dict, "factor"));
     GR_TRY(gr_json_number(&rope->factor, &dict, "factor"));
     rope->original_max_position_embeddings = (double)c->max_position_embeddings;
@@ -170,9 +170,9 @@ static gr_status read_rope(struct gr_model_config *c, const struct gr_json *conf
     }
     if (rope->kind == GR_ROPE_YARN)
         GR_TRY(read_yarn(rope, &dict));
-    if (!(rope->factor >= 1) || !(rope->theta > 0))
-        return gr_fail(GR_ERR_DATA, dict.place, "config.json is damaged",
-                       "factor (found %g, expected at least 1)", rope->factor);
+    if (!(rope->factor >= 1))
+        status = gr_fail(GR_ERR_DATA, dict.place, "config.json is damaged",
+                         "factor (found %g, expected at least 1)", rope->factor);
 out:
     gr_json_release(&dict);
     return status;
@@ -283,6 +283,9 @@ gr_status gr_model_config_load(struct gr_model_config *c, const char *directory)
     GR_TRY(read_feature(&c->mlp_bias, arch->mlp_bias, &config));
     GR_TRY(read_window(c, arch, &config));
     GR_TRY(read_rope(c, &config, arch->rope_theta));
+    if (!(c->rope.theta > 0))
+        GR_TRY(gr_fail(GR_ERR_DATA, path, "config.json is damaged",
+                       "rope_theta (found %g, expected more than 0)", c->rope.theta));
     GR_TRY(read_eos(c, &config));
     GR_TRY(refuse_unsupported(&config));
 out:
