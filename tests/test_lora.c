@@ -249,5 +249,6 @@ TEST(peft_files_missing_and_extra_tensors_are_refused)
     gr_peft_write_weights(&weights, some, values);
     save(dir, "adapter_model.safetensors", &weights);
     ASSERT_INT(gr_peft_read_weights(values, some, dir), GR_ERR_DATA);
-    ASSERT(strstr(gr_error_message(), "element 5 is not finite (found nan, expected a number)") != NULL);
+    ASSERT(strstr(gr_error_message(), "element 5 is not finite (found nan, expected a number)") !=
+           NULL);
 }
