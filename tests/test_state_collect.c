@@ -110,8 +110,8 @@ TEST(collect_after_a_resume_keeps_base_and_best)
     for (int64_t step = 30; step <= 60; step += 10)
         ASSERT_OK(gr_state_case_save(state, step, 10));
     ASSERT_OK(gr_state_collect(state));
-    ASSERT_KEPT(&sc, CK10, CK20, "000000000040-00000002", "000000000050-00000002",
-                "000000000060-00000002");
+    ASSERT_KEPT(&sc, CK10, CK20, "000000000040-00000003", "000000000050-00000003",
+                "000000000060-00000003");
     gr_state_destroy(state);
     gr_state_case_release(&sc);
 }

@@ -214,7 +214,7 @@ TEST(faults_start_that_loses_the_race_takes_the_next_term)
     gr_watched_store_init(&watched, sc.store);
     watch_for_takeover(&watched, &sc, "put_if_absent", "term/");
     ASSERT_OK(start(&state, &step, &watched, &sc));
-    ASSERT_INT(gr_state_term(state), 3);
+    ASSERT_INT(gr_state_term(state), 5); /* the other took 2 and 3 */
     ASSERT_INT(step, 10);
     ASSERT_OK(gr_state_case_save(state, 20, 0));
     gr_state_destroy(state);
@@ -234,6 +234,54 @@ TEST(faults_start_taken_over_while_it_loads_is_fenced)
     watch_for_takeover(&watched, &sc, "get", "objects/");
     ASSERT_INT(start(&state, &step, &watched, &sc), GR_ERR_FENCED);
     gr_error_clear();
+    gr_state_case_release(&sc);
+}
+
+/* The old writer saves right before the n-th term of a start over it; the last status is kept. */
+struct late_saves {
+    struct gr_state *writer;
+    int64_t step;
+    gr_status status;
+};
+
+static void save_late(struct gr_watched_store *w)
+{
+    struct late_saves *late = w->context;
+
+    late->step += 10;
+    late->status = gr_state_case_save(late->writer, late->step, 0);
+    gr_error_clear();
+}
+
+/* Whatever was called durable is what the start begins from, or before. */
+TEST(faults_save_during_a_start_is_resumed_or_not_durable)
+{
+    struct gr_state_case sc;
+    struct gr_watched_store watched;
+    struct gr_state *state = NULL;
+    struct late_saves late = {0};
+    int64_t step = 0;
+
+    gr_state_case_init(&sc);
+    late.writer = gr_state_case_start(&sc, 0);
+    gr_watched_store_init(&watched, sc.store);
+    watched.kind = "put_if_absent";
+    watched.prefix = "term/";
+    watched.before = save_late;
+    watched.context = &late;
+    watched.times = 1; /* before the fence */
+    ASSERT_OK(start(&state, &step, &watched, &sc));
+    ASSERT_OK(late.status);
+    ASSERT_INT(step, 10);
+    gr_state_destroy(late.writer);
+    late.writer = state;
+    watched.times = 3; /* then before the fence and before the term with the base */
+    ASSERT_OK(start(&state, &step, &watched, &sc));
+    ASSERT_INT(late.status, GR_ERR_FENCED);
+    ASSERT_INT(late.step, 30);
+    ASSERT_INT(step, 20);
+    gr_state_destroy(late.writer);
+    gr_state_destroy(state);
     gr_state_case_release(&sc);
 }
 
