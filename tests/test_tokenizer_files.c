@@ -180,6 +180,7 @@ TEST(tokenizer_invalid_utf8_is_refused_with_its_position)
         {"a\xC3", 1},            /* cut off */
         {"a\xC0\x80", 1},        /* overlong */
         {"\xE0\x80\x80", 0},     /* overlong */
+        {"\xF0\x80\x80\x80", 0}, /* overlong */
         {"ab\xED\xA0\x80", 2},   /* a surrogate */
         {"\xF4\x90\x80\x80", 0}, /* above U+10FFFF */
         {"\xF0\x9F\x98\x80\xE6\x97", 4},
