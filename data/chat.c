@@ -2,9 +2,9 @@
 #include "data/chat.h"
 
 #include "data/chat_formats.h"
+#include "data/hash.h"
 #include "kernels/base/alloc.h"
 
-#include <openssl/evp.h>
 #include <string.h>
 
 static const char *const role_names[] = {
@@ -153,7 +153,7 @@ static gr_status check_roles(const struct gr_chat_format *format,
     if (!format->alternate)
         return GR_OK;
     if (first == count)
-        return gr_fail(GR_ERR_DATA, place, NULL,
+        return gr_fail(GR_ERR_DATA, place, "take the record out",
                        "messages holds a system message only (found 1 message, expected a user's "
                        "after it)");
     for (int64_t i = first; i < count; i++) {
@@ -177,22 +177,22 @@ gr_status gr_chat_render(const struct gr_chat *chat, struct gr_chat_text *text,
                          bool generation_prompt, const char *place)
 {
     const struct gr_chat_format *f = chat->format;
+    bool system_first = count > 0 && message[0].role == GR_CHAT_SYSTEM;
     gr_status status = GR_OK;
 
-    gr_chat_text_clear(text);
     GR_CHECK(count > 0, "%lld messages", (long long)count);
+    gr_chat_text_clear(text);
     GR_TRY(check_roles(f, message, count, place));
     add_piece(&text->text, chat, f->opening);
-    if (message[0].role != GR_CHAT_SYSTEM && f->default_system != NULL)
+    if (!system_first && f->default_system != NULL)
         add_turn(chat, text, GR_CHAT_SYSTEM, f->system_preamble, NULL, f->default_system);
     for (int64_t i = 0; i < count; i++) {
-        bool system_first = message[0].role == GR_CHAT_SYSTEM;
+        bool is_system = i == 0 && system_first;
+        bool holds_system = i == 1 && system_first && f->system_in_user;
 
-        if (i == 0 && system_first && f->system_in_user)
-            continue;
-        add_turn(chat, text, message[i].role, i == 0 && system_first ? f->system_preamble : NULL,
-                 i == 1 && system_first && f->system_in_user ? message[0].content : NULL,
-                 message[i].content);
+        if (!is_system || !f->system_in_user)
+            add_turn(chat, text, message[i].role, is_system ? f->system_preamble : NULL,
+                     holds_system ? message[0].content : NULL, message[i].content);
     }
     if (generation_prompt)
         add_piece(&text->text, chat, f->generation);
@@ -239,20 +239,11 @@ const struct gr_chat_format *gr_chat_format_find(const char *name)
     return format->name == NULL ? NULL : format;
 }
 
-static void sha256_hex(char hex[65], const char *text)
-{
-    unsigned char digest[EVP_MAX_MD_SIZE];
-
-    GR_CHECK(EVP_Digest(text, strlen(text), digest, NULL, EVP_sha256(), NULL) == 1, "SHA-256");
-    for (int i = 0; i < 32; i++)
-        snprintf(hex + 2 * i, 3, "%02x", digest[i]);
-}
-
 const struct gr_chat_format *gr_chat_format_of_template(const char *chat_template)
 {
-    char hex[65];
+    char hex[GR_SHA256_HEX_BYTES];
 
-    sha256_hex(hex, chat_template);
+    gr_sha256_hex(hex, chat_template, (int64_t)strlen(chat_template));
     for (const struct gr_chat_template *t = gr_chat_templates; t->sha256 != NULL; t++)
         if (strcmp(t->sha256, hex) == 0)
             return gr_chat_format_find(t->format);
@@ -271,14 +262,18 @@ static void hint_names(const char *words)
 
 static gr_status fail_template(const char *chat_template)
 {
-    char hex[65];
+    char hex[GR_SHA256_HEX_BYTES];
 
     if (chat_template == NULL) {
-        gr_fail(GR_ERR_DATA, "data.chat_format", NULL, "the model has no chat_template");
-    } else {
-        sha256_hex(hex, chat_template);
         gr_fail(GR_ERR_DATA, "data.chat_format", NULL,
-                "the model's chat_template is not one graft knows (found SHA-256 %.16s...)", hex);
+                "the model has no chat_template (found nothing, expected one in "
+                "tokenizer_config.json or chat_template.jinja)");
+    } else {
+        gr_sha256_hex(hex, chat_template, (int64_t)strlen(chat_template));
+        gr_fail(GR_ERR_DATA, "data.chat_format", NULL,
+                "the model's chat_template is unknown (found SHA-256 %.16s..., expected that of a "
+                "format graft has)",
+                hex);
     }
     hint_names("set data.chat_format to the format the model was trained on");
     return GR_ERR_DATA;
@@ -286,7 +281,7 @@ static gr_status fail_template(const char *chat_template)
 
 /* A turn's end that is no token of the model would be learned letter by letter, and never stop a
  * generation. */
-static gr_status check_end_token(const struct gr_chat *chat, const struct gr_tokenizer *tokenizer)
+static gr_status set_end_token(struct gr_chat *chat, const struct gr_tokenizer *tokenizer)
 {
     struct gr_buffer end = {0};
     gr_status status = GR_OK;
@@ -294,11 +289,12 @@ static gr_status check_end_token(const struct gr_chat *chat, const struct gr_tok
 
     add_piece(&end, chat, chat->format->turn[GR_CHAT_ASSISTANT].end);
     token = end.data == NULL ? "" : end.data + strspn(end.data, " ");
+    chat->end_token = gr_tokenizer_token_id(tokenizer, token);
     if (token[0] == '\0')
         status = gr_fail(GR_ERR_DATA, "data.chat_format", "give eos_token in tokenizer_config.json",
                          "format %s ends a turn with EOS, and the tokenizer has none",
                          chat->format->name);
-    else if (gr_tokenizer_token_id(tokenizer, token) < 0) {
+    else if (chat->end_token < 0) {
         status = gr_fail(GR_ERR_DATA, "data.chat_format", NULL,
                          "format %s does not fit the tokenizer (found no token %s, which ends a "
                          "turn)",
@@ -329,7 +325,7 @@ gr_status gr_chat_choose(struct gr_chat *chat, const char *name,
             return GR_ERR_USAGE;
         }
     }
-    return check_end_token(chat, tokenizer);
+    return set_end_token(chat, tokenizer);
 }
 
 const char *gr_chat_name(const struct gr_chat *chat)

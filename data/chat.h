@@ -53,6 +53,7 @@ struct gr_chat_format;
 struct gr_chat {
     const struct gr_chat_format *format;
     const char *bos, *eos; /* "" if none */
+    int64_t end_token;     /* ends the assistant's turn: generation stops there */
 };
 
 /* name: "auto", or one of the formats.  "auto" takes the format whose template is byte-equal to the

@@ -8,12 +8,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static gr_status fail_errno(const char *path, const char *verb)
+gr_status gr_file_fail(const char *path, const char *verb)
 {
     int error = errno;
 
     if (error == ENOENT || error == ENOTDIR)
-        return gr_fail(GR_ERR_NOT_FOUND, path, "check the path", "there is no such file");
+        return gr_fail(GR_ERR_NOT_FOUND, path,
+                       "check the path; a relative one starts at the working directory",
+                       "there is no such file (found nothing, expected a file)");
     return gr_fail(GR_ERR_DATA, path, "check the permissions of the file and its folders",
                    "the file cannot be %s (%s)", verb, strerror(error));
 }
@@ -23,7 +25,7 @@ static gr_status take_identity(struct gr_file_identity *identity, const char *pa
 {
     if (!S_ISREG(info->st_mode))
         return gr_fail(GR_ERR_DATA, path, "give the path of a file",
-                       "not a regular file (found a %s)",
+                       "not a regular file (found a %s, expected a file)",
                        S_ISDIR(info->st_mode) ? "directory" : "device, pipe or socket");
     *identity = (struct gr_file_identity){
         .device = info->st_dev,
@@ -39,7 +41,7 @@ gr_status gr_file_identity(struct gr_file_identity *identity, const char *path)
     struct stat info;
 
     if (stat(path, &info) != 0)
-        return fail_errno(path, "examined");
+        return gr_file_fail(path, "examined");
     return take_identity(identity, path, &info);
 }
 
@@ -58,9 +60,9 @@ gr_status gr_file_map_open(struct gr_file_map *map, const char *path)
 
     memset(map, 0, sizeof *map);
     if (fd < 0)
-        return fail_errno(path, "opened");
+        return gr_file_fail(path, "opened");
     if (fstat(fd, &info) != 0) {
-        status = fail_errno(path, "examined");
+        status = gr_file_fail(path, "examined");
         goto out;
     }
     GR_TRY(take_identity(&map->identity, path, &info));
@@ -68,7 +70,7 @@ gr_status gr_file_map_open(struct gr_file_map *map, const char *path)
         goto out;
     data = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_SHARED, fd, 0);
     if (data == MAP_FAILED)
-        status = fail_errno(path, "mapped");
+        status = gr_file_fail(path, "mapped");
     else
         map->data = data;
 out:

@@ -31,4 +31,8 @@ void gr_file_map_close(struct gr_file_map *map); /* a zeroed one is fine */
 gr_status gr_file_identity(struct gr_file_identity *identity, const char *path);
 bool gr_file_identity_equal(const struct gr_file_identity *a, const struct gr_file_identity *b);
 
+/* The failure of a call on an input file, from errno; `verb` as in "opened".
+ * ERR_NOT_FOUND when there is none, else ERR_DATA. */
+gr_status gr_file_fail(const char *path, const char *verb);
+
 #endif

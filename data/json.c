@@ -1,29 +1,28 @@
 /* Reading JSON objects with useful messages.  See json.h. */
 #include "data/json.h"
 
+#include "data/file_map.h"
 #include "kernels/base/alloc.h"
 
-#include <errno.h>
 #include <string.h>
-#include <unistd.h>
 
 static const char damaged[] = "the file is damaged or not meant for graft; fetch it again";
 
-static const char *type_name(const json_t *value)
+const char *gr_json_type_name(const json_t *value)
 {
     static const char *const names[] = {
         [JSON_OBJECT] = "an object", [JSON_ARRAY] = "a list",  [JSON_STRING] = "text",
         [JSON_INTEGER] = "a number", [JSON_REAL] = "a number", [JSON_TRUE] = "true",
         [JSON_FALSE] = "false",      [JSON_NULL] = "null",
     };
-    return names[json_typeof(value)];
+    return value == NULL ? "nothing" : names[json_typeof(value)];
 }
 
 static gr_status wrong_type(const struct gr_json *json, const char *key, const json_t *value,
                             const char *expected)
 {
     return gr_fail(GR_ERR_DATA, json->place, damaged, "%s (found %s, expected %s)", key,
-                   type_name(value), expected);
+                   gr_json_type_name(value), expected);
 }
 
 /* NULL when absent or null. */
@@ -34,23 +33,35 @@ static json_t *lookup(const struct gr_json *json, const char *key)
     return value == NULL || json_is_null(value) ? NULL : value;
 }
 
+gr_status gr_json_fail_syntax(const char *path, int64_t first_line, const json_error_t *error,
+                              const char *hint)
+{
+    char *place = gr_format("%s:%lld", path, (long long)first_line + error->line - 1);
+
+    gr_fail(GR_ERR_DATA, place, hint, "broken JSON in column %d (%s)", error->column, error->text);
+    gr_free(place);
+    return GR_ERR_DATA;
+}
+
 gr_status gr_json_load(struct gr_json *json, const char *path)
 {
+    gr_status status = GR_OK;
+    struct gr_file_map map = {0};
     json_error_t error;
 
     memset(json, 0, sizeof *json);
-    if (access(path, R_OK) != 0)
-        return gr_fail(errno == ENOENT || errno == ENOTDIR ? GR_ERR_NOT_FOUND : GR_ERR_DATA, path,
-                       "check the path", "cannot be read (%s)", strerror(errno));
-    json->value = json_load_file(path, JSON_REJECT_DUPLICATES, &error);
-    if (json->value == NULL)
-        return gr_fail(GR_ERR_DATA, path, damaged, "not JSON: %s (line %d, column %d)", error.text,
-                       error.line, error.column);
+    GR_TRY(gr_file_map_open(&map, path));
     json->place = gr_strdup(path);
-    if (!json_is_object(json->value))
-        return gr_fail(GR_ERR_DATA, path, damaged, "the file (found %s, expected an object)",
-                       type_name(json->value));
-    return GR_OK;
+    json->value = json_loadb(map.data == NULL ? "" : (const char *)map.data,
+                             (size_t)map.identity.bytes, JSON_REJECT_DUPLICATES, &error);
+    if (json->value == NULL)
+        status = gr_json_fail_syntax(path, 1, &error, damaged);
+    else if (!json_is_object(json->value))
+        status = gr_fail(GR_ERR_DATA, path, damaged, "the file (found %s, expected an object)",
+                         gr_json_type_name(json->value));
+out:
+    gr_file_map_close(&map);
+    return status;
 }
 
 gr_status gr_json_object(struct gr_json *child, const struct gr_json *json, const char *key)

@@ -17,6 +17,9 @@ struct gr_json {
 /* Reads a file that must hold one JSON object, without duplicate keys.
  * Errors: ERR_NOT_FOUND, ERR_DATA with line and column. */
 gr_status gr_json_load(struct gr_json *json, const char *path);
+/* ERR_DATA: the text of a file, which begins in its line `first_line`, is no JSON. */
+gr_status gr_json_fail_syntax(const char *path, int64_t first_line, const json_error_t *error,
+                              const char *hint);
 /* The object under `key`; none (value NULL) if absent or null. */
 gr_status gr_json_object(struct gr_json *child, const struct gr_json *json, const char *key);
 void gr_json_release(struct gr_json *json);
@@ -33,5 +36,8 @@ gr_status gr_json_text(const char **value, const struct gr_json *json,
                        const char *key); /* borrowed */
 /* An integer, or the first integer of a list. */
 gr_status gr_json_first_int(int64_t *value, const struct gr_json *json, const char *key);
+
+/* "an object", "a list", "text", ...: for messages.  NULL: "nothing". */
+const char *gr_json_type_name(const json_t *value);
 
 #endif

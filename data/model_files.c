@@ -1,10 +1,10 @@
 /* Opening a model's files and joining their tensors.  See model_files.h. */
 #include "data/model_files.h"
 
+#include "data/json.h"
 #include "kernels/base/alloc.h"
 
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -48,8 +48,7 @@ static gr_status read_index(json_t **root, json_t **map, const char *path)
     *root = json_loadb(file.data == NULL ? "" : (const char *)file.data,
                        (size_t)file.identity.bytes, JSON_REJECT_DUPLICATES, &where);
     if (*root == NULL)
-        GR_TRY(gr_fail(GR_ERR_DATA, path, HINT_AGAIN, "no valid JSON (line %d: %s)", where.line,
-                       where.text));
+        GR_TRY(gr_json_fail_syntax(path, 1, &where, HINT_AGAIN));
     *map = json_object_get(*root, "weight_map");
     if (json_object_size(*map) == 0)
         GR_TRY(gr_fail(GR_ERR_DATA, path, HINT_AGAIN,
@@ -109,15 +108,19 @@ static gr_status check_shards(const struct gr_model_files *model, json_t *map,
             if (place == NULL || strcmp(place, shard[i]) != 0)
                 return gr_fail(
                     GR_ERR_DATA, file->path, HINT_AGAIN,
-                    "tensor \"%.200s\" is not expected here (the index has it in %.200s)", name,
-                    place == NULL ? "no file" : place);
+                    "tensor \"%.200s\" is in the wrong file (found here, expected in %.200s as the "
+                    "index says)",
+                    name, place == NULL ? "no file" : place);
         }
         json_object_foreach(map, tensor, expected)
         {
             if (strcmp(json_string_value(expected), shard[i]) == 0 &&
                 gr_safetensors_find(file, tensor) == NULL)
-                return gr_fail(GR_ERR_DATA, file->path, HINT_AGAIN,
-                               "tensor \"%.200s\" is missing (the index has it here)", tensor);
+                return gr_fail(
+                    GR_ERR_DATA, file->path, HINT_AGAIN,
+                    "tensor \"%.200s\" is missing (found nothing, expected it here as the index "
+                    "says)",
+                    tensor);
         }
     }
     return GR_OK;
@@ -136,6 +139,15 @@ static gr_status open_file(struct gr_model_files *model, const char *name)
     return status;
 }
 
+static gr_status open_shard(struct gr_model_files *model, const char *name)
+{
+    gr_status status = open_file(model, name);
+
+    if (status == GR_ERR_NOT_FOUND)
+        gr_hint(INDEX_FILE " lists this file: " HINT_AGAIN);
+    return status;
+}
+
 static gr_status open_shards(struct gr_model_files *model)
 {
     gr_status status = GR_OK;
@@ -148,7 +160,7 @@ static gr_status open_shards(struct gr_model_files *model)
     shard = list_shards(&count, map);
     model->file = GR_NEW_ARRAY(struct gr_safetensors, count);
     for (int64_t i = 0; i < count; i++)
-        GR_TRY(open_file(model, shard[i]));
+        GR_TRY(open_shard(model, shard[i]));
     GR_TRY(check_shards(model, map, shard));
 out:
     gr_free(shard);
@@ -157,20 +169,28 @@ out:
     return status;
 }
 
-static gr_status open_files(struct gr_model_files *model)
+gr_status gr_model_directory_check(const char *directory)
 {
-    static const char *const pickles[] = {"pytorch_model.bin", "pytorch_model.bin.index.json"};
     struct stat info;
 
-    if (stat(model->directory, &info) != 0)
+    if (stat(directory, &info) != 0)
         return gr_fail(
-            GR_ERR_NOT_FOUND, model->directory,
+            GR_ERR_NOT_FOUND, directory,
             "give a local directory; hf download ORG/NAME --local-dir DIRECTORY makes one",
-            "there is no such model directory");
+            "there is no such model (found nothing, expected a directory)");
     if (!S_ISDIR(info.st_mode))
-        return gr_fail(GR_ERR_DATA, model->directory,
+        return gr_fail(GR_ERR_DATA, directory,
                        "give the directory that holds config.json and the weights",
-                       "a model is a directory (found a file)");
+                       "not a model (found a file, expected a directory)");
+    return GR_OK;
+}
+
+static gr_status open_files(struct gr_model_files *model)
+{
+    gr_status status = GR_OK;
+    static const char *const pickles[] = {"pytorch_model.bin", "pytorch_model.bin.index.json"};
+
+    GR_TRY(gr_model_directory_check(model->directory));
     if (has_file(model->directory, SINGLE_FILE)) {
         model->file = GR_NEW_ARRAY(struct gr_safetensors, 1);
         return open_file(model, SINGLE_FILE);
@@ -186,9 +206,12 @@ static gr_status open_files(struct gr_model_files *model)
                            ")",
                            pickles[i]);
     }
-    return gr_fail(GR_ERR_NOT_FOUND, model->directory,
-                   "give the directory that holds config.json and the weights",
-                   "there are no weights (found neither " SINGLE_FILE " nor " INDEX_FILE ")");
+    status =
+        gr_fail(GR_ERR_NOT_FOUND, model->directory,
+                "give the directory that holds config.json and the weights",
+                "there are no weights (found nothing, expected " SINGLE_FILE " or " INDEX_FILE ")");
+out:
+    return status;
 }
 
 static int by_name(const void *a, const void *b)

@@ -19,6 +19,10 @@ struct gr_model_files {
     int64_t count;
 };
 
+/* Errors: ERR_NOT_FOUND, ERR_DATA when it is not a directory.  What a model's reader calls first.
+ */
+gr_status gr_model_directory_check(const char *directory);
+
 /* Opens all files.  Each shard must hold exactly the tensors that the index says.
  * Errors: ERR_NOT_FOUND (no directory, no weights, a shard is missing), ERR_DATA. */
 gr_status gr_model_files_open(struct gr_model_files *model, const char *directory);

@@ -2,15 +2,21 @@
  * A new format is a reader and one entry in the table at the end. */
 #include "data/record_formats.h"
 
-#include "data/record_reader.h"
+#include "data/json.h"
 #include "kernels/base/alloc.h"
 
 #include <string.h>
 
-/* Keys that tell the model something graft does not write, or give turns weights it does not take:
+#define HINT_MEND "mend the record or take it out"
+
+/* Keys that tell the model something graft does not write, or give texts weights it does not take:
  * dropping them would train on something else than the file says. */
-static const char *const refused[] = {"tools",         "functions", "documents",   "tool_calls",
-                                      "function_call", "weight",    "loss_weight", "train"};
+static const struct {
+    const char *key;
+    bool chat; /* only where a chat format is used */
+} refused[] = {{"tools", true},        {"functions", true},     {"documents", true},
+               {"tool_calls", true},   {"function_call", true}, {"weight", false},
+               {"loss_weight", false}, {"train", false}};
 
 void gr_record_context_release(struct gr_record_context *context)
 {
@@ -41,11 +47,11 @@ static bool is_empty(const json_t *value)
 }
 
 /* Looks at a key that the reader does not use: `prefix` and key name it. */
-static gr_status pass_over(struct gr_record_context *context, const char *prefix, const char *key,
-                           const json_t *value)
+static gr_status pass_over(struct gr_record_context *context, bool chat, const char *prefix,
+                           const char *key, const json_t *value)
 {
     for (int64_t i = 0; i < GR_COUNT(refused); i++)
-        if (strcmp(key, refused[i]) == 0 && !is_empty(value))
+        if (strcmp(key, refused[i].key) == 0 && (chat || !refused[i].chat) && !is_empty(value))
             return gr_fail(GR_ERR_DATA, context->place,
                            "take the key out where it may be ignored, the record where it may not",
                            "%s%s is not supported (found %s)", prefix, key,
@@ -63,8 +69,8 @@ static gr_status get_string(const char **text, const struct gr_record_context *c
     const json_t *value = json_object_get(object, key);
 
     if (!json_is_string(value))
-        return gr_fail(GR_ERR_DATA, context->place, NULL,
-                       "%s%s is not text (found %s, expected a string)", prefix, key,
+        return gr_fail(GR_ERR_DATA, context->place, HINT_MEND,
+                       "%s%s has the wrong type (found %s, expected text)", prefix, key,
                        gr_json_type_name(value));
     *text = json_string_value(value);
     return GR_OK;
@@ -93,22 +99,23 @@ static gr_status read_message(struct gr_record_context *context, struct gr_chat_
     snprintf(name, sizeof name, "messages[%zu]", index);
     snprintf(prefix, sizeof prefix, "%s.", name);
     if (!json_is_object(object))
-        return gr_fail(GR_ERR_DATA, context->place, NULL,
+        return gr_fail(GR_ERR_DATA, context->place, HINT_MEND,
                        "%s is not a message (found %s, expected an object with role and content)",
                        name, gr_json_type_name(object));
     GR_TRY(get_string(&role, context, object, prefix, "role"));
     GR_TRY(get_string(&message->content, context, object, prefix, "content"));
     message->role = gr_chat_role_find(role);
     if (message->role == GR_CHAT_ROLE_COUNT)
-        return gr_fail(GR_ERR_DATA, context->place, NULL,
+        return gr_fail(GR_ERR_DATA, context->place, "rename the roles of the data to these",
                        "%srole is unknown (found %.40s, expected system, user or assistant)",
                        prefix, role);
     if (message->content[0] == '\0' && message->role != GR_CHAT_SYSTEM)
         return gr_fail(GR_ERR_DATA, context->place, "take the message or the record out",
-                       "%scontent is empty (found a %s turn without text)", prefix, role);
+                       "%scontent is empty (found a turn of role %s without text, expected text)",
+                       prefix, role);
     json_object_foreach((json_t *)object, key,
                         value) if (strcmp(key, "role") != 0 && strcmp(key, "content") != 0)
-        GR_TRY(pass_over(context, prefix, key, value));
+        GR_TRY(pass_over(context, true, prefix, key, value));
 out:
     return status;
 }
@@ -120,9 +127,9 @@ static gr_status read_messages(struct gr_record_context *context, const json_t *
     gr_status status = GR_OK;
 
     if (count == 0)
-        return gr_fail(GR_ERR_DATA, context->place, NULL,
-                       "messages holds no message (found %s, expected an array of messages)",
-                       json_is_array(messages) ? "an empty array" : gr_json_type_name(messages));
+        return gr_fail(GR_ERR_DATA, context->place, HINT_MEND,
+                       "messages holds no message (found %s, expected a list of messages)",
+                       json_is_array(messages) ? "an empty list" : gr_json_type_name(messages));
     if ((int64_t)count > context->message_capacity) {
         context->message_capacity = 2 * (int64_t)count;
         context->message =
@@ -294,13 +301,15 @@ gr_status gr_record_format_read(const struct gr_record_format *format,
         struct gr_buffer found = {0};
 
         list_keys(&found, record);
-        gr_fail(GR_ERR_DATA, context->place, NULL, "key %s is missing for format %s (found %.300s)",
-                missing, format->name, found.data);
+        gr_fail(GR_ERR_DATA, context->place,
+                "all records of a file have one format: that of the first, or data.format",
+                "a key of format %s is missing (found %.300s; expected %s)", format->name,
+                found.data, missing);
         gr_buffer_release(&found);
         return GR_ERR_DATA;
     }
     json_object_foreach((json_t *)record, key, value) if (!uses_key(format, key))
-        GR_TRY(pass_over(context, "", key, value));
+        GR_TRY(pass_over(context, format->chat, "", key, value));
     GR_TRY(format->read(context, record));
 out:
     return status;

@@ -1,21 +1,15 @@
 /* Splitting files into records and parsing them.  See record_reader.h. */
 #include "data/record_reader.h"
 
+#include "data/file_map.h"
+#include "data/json.h"
 #include "kernels/base/alloc.h"
 
 #include <errno.h>
 #include <string.h>
 #include <utf8proc.h>
 
-const char *gr_json_type_name(const json_t *value)
-{
-    static const char *const names[] = {
-        [JSON_OBJECT] = "an object", [JSON_ARRAY] = "an array", [JSON_STRING] = "a string",
-        [JSON_INTEGER] = "a number", [JSON_REAL] = "a number",  [JSON_TRUE] = "true",
-        [JSON_FALSE] = "false",      [JSON_NULL] = "null"};
-
-    return value == NULL ? "nothing" : names[json_typeof(value)];
-}
+#define HINT_RECORD "every line must hold one whole object, such as {\"text\": \"...\"}"
 
 static int next_byte(struct gr_record_reader *reader)
 {
@@ -77,7 +71,7 @@ static gr_status skip_mark(struct gr_record_reader *reader)
     }
     if (next_byte(reader) != 0xbb || next_byte(reader) != 0xbf)
         return gr_fail(GR_ERR_DATA, reader->path, "save the file as UTF-8",
-                       "bad UTF-8 (found byte 0xef as byte 1 of the file)");
+                       "bad UTF-8 (found byte 0xef as byte 1 of the file, expected a character)");
     return GR_OK;
 }
 
@@ -88,7 +82,7 @@ gr_status gr_record_reader_open(struct gr_record_reader *reader, const char *pat
 
     *reader = (struct gr_record_reader){.path = path, .line = 1, .file = fopen(path, "rb")};
     if (reader->file == NULL)
-        return gr_fail(GR_ERR_NOT_FOUND, path, NULL, "cannot be opened (%s)", strerror(errno));
+        return gr_file_fail(path, "opened");
     GR_TRY(skip_mark(reader));
     byte = skip_blanks(reader);
     GR_TRY(check_read(reader));
@@ -152,7 +146,7 @@ static gr_status read_element(struct gr_record_reader *reader)
         return gr_fail(GR_ERR_DATA, reader->place, "the file was cut off",
                        "broken JSON: the array that begins the file has no end");
     if (reader->text.length == 0 && !(reader->ended && reader->records == 0))
-        return gr_fail(GR_ERR_DATA, reader->place, NULL,
+        return gr_fail(GR_ERR_DATA, reader->place, "mend the file",
                        "broken JSON (found '%c', expected an object)", byte);
     return GR_OK;
 }
@@ -180,17 +174,15 @@ static gr_status fail_utf8(struct gr_record_reader *reader)
         at += step > 0 ? step : 0;
     }
     return gr_fail(GR_ERR_DATA, reader->place, "save the file as UTF-8",
-                   "bad UTF-8 (found byte 0x%02x as byte %lld of the record)",
+                   "bad UTF-8 (found byte 0x%02x as byte %lld of the record, expected a character)",
                    at < length ? text[at] : 0, (long long)at + 1);
 }
 
 /* Line and column of a JSON error are the record's; the place is the file's. */
 static gr_status fail_json(struct gr_record_reader *reader, const json_error_t *error)
 {
-    set_place(reader, reader->record_line + error->line - 1);
-    return gr_fail(GR_ERR_DATA, reader->place,
-                   reader->is_array ? "mend the file" : "every line must hold one whole object",
-                   "broken JSON in column %d (%s)", error->column, error->text);
+    return gr_json_fail_syntax(reader->path, reader->record_line, error,
+                               reader->is_array ? "mend the file" : HINT_RECORD);
 }
 
 gr_status gr_record_reader_next(struct gr_record_reader *reader, json_t **record)
@@ -209,7 +201,7 @@ gr_status gr_record_reader_next(struct gr_record_reader *reader, json_t **record
         GR_TRY(check_rest(reader));
     if (reader->text.length == 0) {
         if (reader->records == 0)
-            return gr_fail(GR_ERR_DATA, reader->path, NULL,
+            return gr_fail(GR_ERR_DATA, reader->path, HINT_RECORD,
                            "holds no record (found 0, expected at least 1)");
         return GR_OK;
     }
@@ -220,7 +212,7 @@ gr_status gr_record_reader_next(struct gr_record_reader *reader, json_t **record
                                                                   : fail_json(reader, &error);
     reader->records++;
     if (!json_is_object(*record)) {
-        status = gr_fail(GR_ERR_DATA, reader->place, NULL,
+        status = gr_fail(GR_ERR_DATA, reader->place, HINT_RECORD,
                          "a record is not an object (found %s, expected an object)",
                          gr_json_type_name(*record));
         json_decref(*record);

@@ -31,7 +31,4 @@ gr_status gr_record_reader_open(struct gr_record_reader *reader, const char *pat
 gr_status gr_record_reader_next(struct gr_record_reader *reader, json_t **record);
 void gr_record_reader_close(struct gr_record_reader *reader);
 
-/* "an object", "a string", ...: for messages. */
-const char *gr_json_type_name(const json_t *value);
-
 #endif

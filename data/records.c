@@ -249,9 +249,9 @@ static gr_status fail_bare(const struct reading *r, const char *path)
 {
     return gr_fail(
         GR_ERR_DATA, path, "data.format, data.loss_on and data.max_length decide what is learned",
-        "nothing to learn: no token is supervised (found none of %s in the first %lld "
-        "tokens of %lld records, format %s)",
-        r->last->learned, (long long)r->options->max_length, (long long)r->records, r->last->name);
+        "nothing to learn: no token is supervised (found none in %lld records of format "
+        "%s, each cut to %lld tokens; expected %s)",
+        (long long)r->records, r->last->name, (long long)r->options->max_length, r->last->learned);
 }
 
 static void release(struct reading *r)

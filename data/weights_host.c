@@ -9,6 +9,7 @@
 #include "data/threads.h"
 #include "kernels/base/alloc.h"
 #include "kernels/base/clock.h"
+#include "kernels/base/widen.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -57,13 +58,13 @@ static gr_status plan_part(struct gr_weights_host *w, struct part *part,
     if (part->tensor == NULL)
         return gr_fail(GR_ERR_DATA, model->directory,
                        "check that config.json belongs to the weights",
-                       "tensor \"%.200s\" is missing", name);
+                       "tensor \"%.200s\" is missing (found nothing, expected a weight)", name);
     entry = part->tensor->entry;
     if (entry->dtype != GR_F32 && entry->dtype != GR_BF16 && entry->dtype != GR_F16)
         return gr_fail(GR_ERR_DATA, part->tensor->file->path,
                        "convert it in Python: from_pretrained(DIRECTORY, dtype=torch.bfloat16)"
                        ".save_pretrained(DIRECTORY)",
-                       "tensor \"%.200s\": no dtype for weights (found %s, expected F32, BF16 or "
+                       "tensor \"%.200s\" has the wrong dtype (found %s, expected F32, BF16 or "
                        "F16)",
                        entry->name, entry->dtype_name);
     part->elements = entry->bytes / gr_dtype_bytes(entry->dtype);
@@ -94,44 +95,16 @@ out:
 
 /* ---- widening --------------------------------------------------------------------------- */
 
-static uint32_t widen_bf16(uint16_t half)
+/* Elements [begin, end) of a tensor into its place `out`. */
+static void convert_range(unsigned char *out, const struct gr_model_tensor *tensor, int64_t begin,
+                          int64_t end)
 {
-    return (uint32_t)half << 16;
-}
+    enum gr_dtype dtype = tensor->entry->dtype;
+    const unsigned char *in = gr_model_tensor_data(tensor);
+    bool known =
+        gr_widen((float *)out + begin, in + begin * gr_dtype_bytes(dtype), dtype, end - begin);
 
-/* sign 1, exponent 5 (bias 15), mantissa 10  ->  sign 1, exponent 8 (bias 127), mantissa 23 */
-static uint32_t widen_f16(uint16_t half)
-{
-    uint32_t sign = (uint32_t)(half & 0x8000) << 16;
-    uint32_t exponent = (half >> 10) & 0x1f;
-    uint32_t mantissa = half & 0x3ff;
-    float subnormal = (float)mantissa * 0x1p-24f; /* exact; as f32 a normal number or zero */
-    uint32_t bits = 0;
-
-    memcpy(&bits, &subnormal, sizeof bits);
-    if (exponent == 0x1f) /* infinity, or a NaN with its payload */
-        bits = 0x7f800000 | mantissa << 13;
-    else if (exponent != 0)
-        bits = (exponent - 15 + 127) << 23 | mantissa << 13;
-    return sign | bits;
-}
-
-/* Elements [begin, end) of a tensor.  Neither side need be aligned as its type. */
-static void widen(unsigned char *out, const unsigned char *in, enum gr_dtype dtype, int64_t begin,
-                  int64_t end)
-{
-    if (dtype == GR_F32) {
-        memcpy(out + begin * 4, in + begin * 4, (size_t)(end - begin) * 4);
-        return;
-    }
-    for (int64_t i = begin; i < end; i++) {
-        uint16_t half;
-        uint32_t bits;
-
-        memcpy(&half, in + i * 2, sizeof half);
-        bits = dtype == GR_BF16 ? widen_bf16(half) : widen_f16(half);
-        memcpy(out + i * 4, &bits, sizeof bits);
-    }
+    GR_CHECK(known, "%s", gr_dtype_name(dtype)); /* the plan refuses the others */
 }
 
 struct convert_job {
@@ -154,8 +127,7 @@ static void convert_blocks(void *context)
             part++;
         begin = (block - part->first_block) * BLOCK_ELEMENTS;
         end = part->elements - begin < BLOCK_ELEMENTS ? part->elements : begin + BLOCK_ELEMENTS;
-        widen(job->out + part->offset, gr_model_tensor_data(part->tensor),
-              part->tensor->entry->dtype, begin, end);
+        convert_range(job->out + part->offset, part->tensor, begin, end);
     }
 }
 

@@ -100,14 +100,23 @@ bool gr_tensor_is_contiguous(gr_tensor t)
     return t.dim[0] <= 1 || t.stride == gr_tensor_row_size(t);
 }
 
-const char *gr_tensor_describe(gr_tensor t, char *text, size_t size)
+const char *gr_shape_describe(const int64_t *dim, int ndim, char *text, size_t size)
 {
-    int used = snprintf(text, size, "%s (", t.ndim == 0 ? "none" : gr_dtype_name(t.dtype));
+    int used = snprintf(text, size, "(");
 
-    for (int i = 0; i < t.ndim && used >= 0 && (size_t)used < size; i++)
+    for (int i = 0; i < ndim && used >= 0 && (size_t)used < size; i++)
         used += snprintf(text + used, size - (size_t)used, "%s%lld", i == 0 ? "" : ", ",
-                         (long long)t.dim[i]);
+                         (long long)dim[i]);
     if (used >= 0 && (size_t)used < size)
         snprintf(text + used, size - (size_t)used, ")");
+    return text;
+}
+
+const char *gr_tensor_describe(gr_tensor t, char *text, size_t size)
+{
+    int used = snprintf(text, size, "%s ", t.ndim == 0 ? "none" : gr_dtype_name(t.dtype));
+
+    if (used >= 0 && (size_t)used < size)
+        gr_shape_describe(t.dim, t.ndim, text + used, size - (size_t)used);
     return text;
 }

@@ -38,6 +38,8 @@ int64_t gr_tensor_row_size(gr_tensor t); /* elements of one row: product of dim[
 int64_t gr_tensor_count(gr_tensor t);    /* elements: product of dim */
 bool gr_tensor_is_none(gr_tensor t);
 bool gr_tensor_is_contiguous(gr_tensor t);
+/* "(640, 576)" into text; returns text.  Any number of dimensions. */
+const char *gr_shape_describe(const int64_t *dim, int ndim, char *text, size_t size);
 /* "f32 (640, 576)" into text; returns text. */
 const char *gr_tensor_describe(gr_tensor t, char *text, size_t size);
 

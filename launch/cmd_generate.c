@@ -52,8 +52,16 @@ out:
     return status;
 }
 
-static gr_status encode_prompt(struct gr_encoding *encoding, const struct gr_tokenizer *tokenizer,
-                               const char *prompt, bool chat, const char *chat_format)
+static void add_stop(struct gr_generate_options *o, int64_t id)
+{
+    if (id >= 0)
+        o->stop[o->stops++] = id;
+}
+
+/* The ids to continue, and (o->stop) what ends the answer. */
+static gr_status encode_prompt(struct gr_encoding *encoding, struct gr_generate_options *o,
+                               const struct gr_tokenizer *tokenizer, const char *prompt, bool chat,
+                               const char *chat_format)
 {
     gr_status status = GR_OK;
     struct gr_chat format = {0};
@@ -63,17 +71,12 @@ static gr_status encode_prompt(struct gr_encoding *encoding, const struct gr_tok
     if (!chat)
         return gr_tokenizer_encode(tokenizer, encoding, prompt, strlen(prompt), true);
     GR_TRY(gr_chat_choose(&format, chat_format, tokenizer));
+    add_stop(o, format.end_token);
     GR_TRY(gr_chat_render(&format, &text, &message, 1, true, "--prompt"));
     GR_TRY(gr_tokenizer_encode(tokenizer, encoding, text.text.data, text.text.length, false));
 out:
     gr_chat_text_release(&text);
     return status;
-}
-
-static void add_stop(struct gr_generate_options *o, int64_t id)
-{
-    if (id >= 0)
-        o->stop[o->stops++] = id;
 }
 
 static gr_status generate(struct gr_model_session *s, const struct gr_args *args)
@@ -91,14 +94,10 @@ static gr_status generate(struct gr_model_session *s, const struct gr_args *args
     int64_t rows;
 
     GR_TRY(gr_tokenizer_create(&tokenizer, s->config.model));
-    GR_TRY(encode_prompt(&encoding, tokenizer, gr_args_text(args, "prompt"),
+    GR_TRY(encode_prompt(&encoding, &o, tokenizer, gr_args_text(args, "prompt"),
                          gr_args_flag(args, "chat"), s->config.data.chat_format));
     add_stop(&o, gr_tokenizer_eos(tokenizer));
     add_stop(&o, s->engine.model.config.eos);
-    if (gr_args_flag(args, "chat")) {
-        add_stop(&o, gr_tokenizer_token_id(tokenizer, "<|im_end|>"));
-        add_stop(&o, gr_tokenizer_token_id(tokenizer, "<|eot_id|>"));
-    }
     rows = encoding.count + o.max_new_tokens;
     if (rows > s->config.data.max_length)
         rows = s->config.data.max_length;

@@ -1,14 +1,17 @@
 /* graft tokenize: texts to ids and back, as training sees them. */
 #include "launch/cmd.h"
 
+#include "data/file_map.h"
+#include "data/json.h"
 #include "data/tokenizer/tokenizer.h"
 #include "kernels/base/alloc.h"
 
 #include <errno.h>
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <string.h>
+
+#define HINT_IDS "every line is one list of ids, such as [1, 2]"
 
 static const struct gr_option options[] = {
     {"model", 0, GR_OPTION_REQUIRED, "DIR", "Hugging Face model directory", 0, 0},
@@ -58,7 +61,8 @@ static gr_status encode_line(const struct input *in, const json_t *json)
 
     if (!json_is_string(text))
         return gr_fail(GR_ERR_DATA, NULL, "without --jsonl the file is one text",
-                       "is not an object with a \"text\" that is text");
+                       "not a record (found %s, expected {\"text\": \"...\"})",
+                       gr_json_type_name(json));
     return encode(in, json_string_value(text), json_string_length(text));
 }
 
@@ -75,15 +79,19 @@ static gr_status decode_line(const struct input *in, const json_t *json)
         json_int_t number = json_integer_value(id);
 
         if (!json_is_integer(id) || number < 0 || number > UINT32_MAX)
-            GR_TRY(gr_fail(GR_ERR_DATA, NULL, NULL, "element %" PRId64 " is not an id", i));
+            GR_TRY(gr_fail(GR_ERR_DATA, NULL, HINT_IDS,
+                           "element %" PRId64 " is not an id (found %s, expected an id)", i,
+                           gr_json_type_name(id)));
         ids[i] = (uint32_t)number;
     }
     if (!json_is_array(json))
-        GR_TRY(gr_fail(GR_ERR_DATA, NULL, NULL, "is not an array of ids"));
+        GR_TRY(gr_fail(GR_ERR_DATA, NULL, HINT_IDS, "not ids (found %s, expected a list)",
+                       gr_json_type_name(json)));
     GR_TRY(gr_tokenizer_decode(in->tokenizer, &text, ids, count, !in->specials));
     string = json_stringn(text.data, text.length);
     if (string == NULL)
-        GR_TRY(gr_fail(GR_ERR_DATA, NULL, NULL, "does not decode to valid UTF-8"));
+        GR_TRY(gr_fail(GR_ERR_DATA, NULL, "the ids may end inside a character",
+                       "the ids do not make a text (found other bytes, expected UTF-8)"));
     json_dumpf(string, stdout, JSON_ENCODE_ANY);
     puts("");
 out:
@@ -115,8 +123,8 @@ static gr_status run_lines(struct input *in,
             continue;
         json = json_loadb(line, (size_t)length,
                           JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &error);
-        status = json == NULL ? gr_fail(GR_ERR_DATA, NULL, NULL, "not JSON: %s (column %d)",
-                                        error.text, error.column)
+        status = json == NULL ? gr_fail(GR_ERR_DATA, NULL, "every line must hold one JSON value",
+                                        "broken JSON in column %d (%s)", error.column, error.text)
                               : run_line(in, json);
         json_decref(json);
         if (status != GR_OK)
@@ -129,7 +137,8 @@ static gr_status run_lines(struct input *in,
 static gr_status check_read(const struct input *in)
 {
     if (ferror(in->file))
-        return gr_fail(GR_ERR_DATA, in->name, NULL, "cannot be read (%s)", strerror(errno));
+        return gr_fail(GR_ERR_DATA, in->name, "is it a file?", "cannot be read (%s)",
+                       strerror(errno));
     return GR_OK;
 }
 
@@ -163,7 +172,8 @@ static gr_status run_input(struct input *in, bool decode, bool lines)
         GR_TRY(run_whole(in));
     GR_TRY(check_read(in));
     if (fflush(stdout) != 0)
-        GR_TRY(gr_fail(GR_ERR_DATA, "stdout", NULL, "cannot be written (%s)", strerror(errno)));
+        GR_TRY(gr_fail(GR_ERR_USAGE, "stdout", "is the disk full?", "cannot be written (%s)",
+                       strerror(errno)));
 out:
     return status;
 }
@@ -187,8 +197,7 @@ static gr_status run(const struct gr_args *args)
     if (!from_stdin)
         in.file = fopen(name, "rb");
     if (in.file == NULL)
-        GR_TRY(gr_fail(GR_ERR_NOT_FOUND, name, "check the path", "cannot be opened (%s)",
-                       strerror(errno)));
+        GR_TRY(gr_file_fail(name, "opened"));
     GR_TRY(run_input(&in, decode, lines));
 out:
     if (in.file != NULL && in.file != stdin)

@@ -1,6 +1,7 @@
 /* graft train: fine-tunes an adapter.  The work is trainer/run/train.c. */
 #include "launch/cmd.h"
 
+#include "kernels/base/log.h"
 #include "trainer/config.h"
 #include "trainer/run/train.h"
 
@@ -30,6 +31,10 @@ static gr_status run(const struct gr_args *args)
     GR_TRY(gr_comm_create(&comm, (double)config.dist.timeout_seconds));
     GR_TRY(gr_train(comm, &config, &train));
 out:
+    if (gr_comm_is_broken(comm)) { /* who noticed says so: rank 0 may be the one that is gone */
+        gr_print_error();
+        gr_comm_abort(comm, gr_status_exit_code(status));
+    }
     gr_comm_destroy(comm);
     gr_config_release(&config);
     return status;

@@ -4,6 +4,7 @@
 #include "kernels/base/alloc.h"
 #include "trainer/model/peft_files.h"
 #include "trainer/run/device_config.h"
+#include "trainer/run/not_yet.h"
 
 #include <string.h>
 
@@ -36,6 +37,7 @@ gr_status gr_model_session_open(struct gr_model_session *s, const struct gr_args
 
     memset(s, 0, sizeof *s);
     GR_TRY(gr_config_resolve(&s->config, NULL, sets, set_count));
+    GR_TRY(gr_refuse_not_yet(&s->config));
     gr_free(s->config.model);
     s->config.model = gr_strdup(gr_args_text(args, "model"));
     GR_TRY(fit_length(&s->config, args));

@@ -126,6 +126,7 @@ static void assert_fixture(const char *vectors, const char *tokenizer_directory,
     ASSERT_OK(gr_tokenizer_create(&tokenizer, directory));
     ASSERT_OK(gr_chat_choose(&chat, "auto", tokenizer));
     ASSERT_TEXT(gr_chat_name(&chat), expected_format);
+    ASSERT_INT(chat.end_token, gr_tokenizer_eos(tokenizer));
     json_array_foreach(json_object_get(file, "cases"), i, test_case)
     {
         const json_t *ids = json_object_get(test_case, "ids");
@@ -181,8 +182,8 @@ TEST(chat_smollm2_template_is_known)
 
 TEST(chat_demo_template_is_known)
 {
-    need("data/demo/tokenizer.json");
-    assert_chosen("data/demo", "chatml");
+    need("data/demo/model/tokenizer.json");
+    assert_chosen("data/demo/model", "chatml");
 }
 
 TEST(chat_mistral_v1_ids_equal_mistral_common)
@@ -297,7 +298,9 @@ TEST(chat_choice_refuses_what_does_not_fit)
     need("../shared/fixtures/tokenizers/mistral-7b-v0.1/tokenizer.json");
     ASSERT_OK(gr_tokenizer_create(&tokenizer, directory));
     ASSERT_INT(gr_chat_choose(&chat, "auto", tokenizer), GR_ERR_DATA);
-    ASSERT_TEXT(gr_error_message(), "data.chat_format: the model has no chat_template");
+    ASSERT_TEXT(gr_error_message(),
+                "data.chat_format: the model has no chat_template (found nothing, expected one in "
+                "tokenizer_config.json or chat_template.jinja)");
     ASSERT_TEXT(gr_error_hint(), "set data.chat_format to the format the model was trained on: "
                                  "chatml, qwen2.5, smollm2, llama3, llama-3.1, llama2, mistral-v1");
     gr_error_clear();

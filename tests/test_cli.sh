@@ -160,7 +160,7 @@ want_err='graft: error: bad.yaml:3: lora.r is out of range (found 0, expected an
   hint: graft config prints every key with what it takes
 '
 expect config_of_a_bad_file 2 config bad.yaml
-want_err='graft: error: missing.yaml: the configuration cannot be read (No such file or directory)
+want_err='graft: error: missing.yaml: the configuration cannot be read (found nothing, expected a file)
   hint: name the YAML file of the run
 '
 expect config_of_a_missing_file 2 config missing.yaml

@@ -65,7 +65,7 @@ TEST(hash_file_missing_is_refused)
 
     gr_test_enter_folder();
     ASSERT_INT(gr_hash_file(hex, "x", &one_thread), GR_ERR_NOT_FOUND);
-    ASSERT_TEXT(gr_error_message(), "x: there is no such file");
+    ASSERT_TEXT(gr_error_message(), "x: there is no such file (found nothing, expected a file)");
 }
 
 /* ---- non-finite weights ----------------------------------------------------------------- */

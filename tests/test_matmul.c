@@ -2,10 +2,13 @@
  * the team a product is called from nor on how many threads there could be. */
 #include "kernels/base/alloc.h"
 #include "kernels/base/philox.h"
+#include "kernels/base/status.h"
 #include "kernels/cpu/matmul.h"
+#include "kernels/device.h"
 #include "tests/test.h"
 
 #include <omp.h>
+#include <oneapi/dnnl/dnnl.h>
 #include <stdlib.h>
 
 enum { M = 37, N = 29, K = 90, GAP = 3 };
@@ -126,4 +129,15 @@ TEST(matmul_from_any_team_same_bits)
         free(a.data);
         free(b.data);
     }
+}
+
+/* A forced v3 has the bits of a CPU with AVX2: oneDNN must not use AVX-512 beside it. */
+TEST(matmul_forced_v3_keeps_onednn_to_avx2)
+{
+    struct gr_device *dev = NULL;
+
+    if (gr_device_create(&dev, "cpu", 1, "v3") != GR_OK)
+        SKIP("no v3 here: %s", gr_error_message());
+    ASSERT_INT((int)dnnl_get_effective_cpu_isa() | (int)dnnl_cpu_isa_avx2, dnnl_cpu_isa_avx2);
+    gr_device_destroy(dev);
 }

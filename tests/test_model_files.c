@@ -97,11 +97,11 @@ static const struct bad_index {
     const char *text;
     const char *message;
 } bad_indexes[] = {
-    {"", "index.json: no valid JSON (line 1: '[' or '{' expected near end of file)"},
+    {"", "index.json:1: broken JSON in column 0 ('[' or '{' expected near end of file)"},
     {"{\"weight_map\":\n{\"a\":}}",
-     "index.json: no valid JSON (line 2: unexpected token near '}')"},
+     "index.json:2: broken JSON in column 6 (unexpected token near '}')"},
     {"{\"weight_map\": {\"a\": \"x\", \"a\": \"y\"}}",
-     "index.json: no valid JSON (line 1: duplicate object key near '\"a\"')"},
+     "index.json:1: broken JSON in column 29 (duplicate object key near '\"a\"')"},
     {"{}", "index.json: weight_map names no tensors (found nothing, expected an object)"},
     {"{\"weight_map\": {}}",
      "index.json: weight_map names no tensors (found an empty one, expected an object)"},
@@ -122,13 +122,18 @@ static const struct bad_index {
      "file beside the index)"},
     {"{\"weight_map\": {\"a\": \"s-1.safetensors\", \"b\": \"s-2.safetensors\", "
      "\"d\": \"s-2.safetensors\"}}",
-     "s-1.safetensors: tensor \"c\" is not expected here (the index has it in no file)"},
+     "s-1.safetensors: tensor \"c\" is in the wrong file (found here, expected in no file as the "
+     "index "
+     "says)"},
     {"{\"weight_map\": {\"a\": \"s-2.safetensors\", \"b\": \"s-2.safetensors\", "
      "\"c\": \"s-1.safetensors\", \"d\": \"s-2.safetensors\"}}",
-     "s-1.safetensors: tensor \"a\" is not expected here (the index has it in s-2.safetensors)"},
+     "s-1.safetensors: tensor \"a\" is in the wrong file (found here, expected in s-2.safetensors "
+     "as the "
+     "index says)"},
     {"{\"weight_map\": {\"a\": \"s-1.safetensors\", \"b\": \"s-2.safetensors\", "
      "\"c\": \"s-1.safetensors\", \"d\": \"s-2.safetensors\", \"e\": \"s-2.safetensors\"}}",
-     "s-2.safetensors: tensor \"e\" is missing (the index has it here)"},
+     "s-2.safetensors: tensor \"e\" is missing (found nothing, expected it here as the index "
+     "says)"},
 };
 
 TEST(model_files_bad_index_is_refused)
@@ -148,15 +153,20 @@ TEST(model_files_bad_index_is_refused)
 TEST(model_files_missing_parts_are_refused)
 {
     gr_test_enter_folder();
-    assert_refused("m", GR_ERR_NOT_FOUND, "m: there is no such model directory", "hf download");
+    assert_refused("m", GR_ERR_NOT_FOUND,
+                   "m: there is no such model (found nothing, expected a directory)",
+                   "hf download");
     gr_test_write_text("f", "");
-    assert_refused("f", GR_ERR_DATA, "f: a model is a directory (found a file)", "config.json");
+    assert_refused("f", GR_ERR_DATA, "f: not a model (found a file, expected a directory)",
+                   "config.json");
     write_shards();
     ASSERT(unlink("m/s-2.safetensors") == 0);
-    assert_refused("m", GR_ERR_NOT_FOUND, "m/s-2.safetensors: there is no such file", "");
+    assert_refused("m", GR_ERR_NOT_FOUND,
+                   "m/s-2.safetensors: there is no such file (found nothing, expected a file)",
+                   "model.safetensors.index.json lists this file");
     ASSERT(unlink("m/model.safetensors.index.json") == 0);
     assert_refused("m", GR_ERR_NOT_FOUND,
-                   "m: there are no weights (found neither model.safetensors nor "
+                   "m: there are no weights (found nothing, expected model.safetensors or "
                    "model.safetensors.index.json)",
                    "config.json");
     gr_test_write_text("m/pytorch_model.bin", "PK");
@@ -165,7 +175,9 @@ TEST(model_files_missing_parts_are_refused)
                    "model.safetensors)",
                    "safe_serialization=True");
     ASSERT(symlink("nowhere", "m/model.safetensors") == 0);
-    assert_refused("m", GR_ERR_NOT_FOUND, "m/model.safetensors: there is no such file", "");
+    assert_refused("m", GR_ERR_NOT_FOUND,
+                   "m/model.safetensors: there is no such file (found nothing, expected a file)",
+                   "check the path");
 }
 
 /* A real model (vocabulary 512, width 64 as its config.json says). */

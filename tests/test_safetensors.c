@@ -101,10 +101,11 @@ TEST(safetensors_missing_short_and_overlong_files_are_refused)
 
     gr_test_enter_folder();
     ASSERT_INT(gr_safetensors_open(&file, "x.safetensors"), GR_ERR_NOT_FOUND);
-    ASSERT_TEXT(gr_error_message(), "x.safetensors: there is no such file");
+    ASSERT_TEXT(gr_error_message(),
+                "x.safetensors: there is no such file (found nothing, expected a file)");
     gr_error_clear();
     ASSERT_INT(gr_safetensors_open(&file, "."), GR_ERR_DATA);
-    ASSERT_TEXT(gr_error_message(), ".: not a regular file (found a directory)");
+    ASSERT_TEXT(gr_error_message(), ".: not a regular file (found a directory, expected a file)");
     gr_error_clear();
     for (size_t bytes = 0; bytes < 8; bytes++) {
         gr_test_write_file("x.safetensors", nine, bytes);

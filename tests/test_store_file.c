@@ -156,10 +156,12 @@ TEST(store_open_takes_paths_and_file_urls)
                    "s3://bucket/x: no store has this scheme (found s3, expected file)");
     assert_refused(gr_store_open(&store, "file://"), GR_ERR_USAGE,
                    "file://: the place of the store is empty");
-    assert_refused(gr_store_open(&store, "taken"), GR_ERR_USAGE,
-                   "taken: cannot be opened: a part of the path is a file, not a folder");
+    assert_refused(
+        gr_store_open(&store, "taken"), GR_ERR_USAGE,
+        "taken: cannot be opened: the path leads through a file (found a file, expected a folder)");
     assert_refused(gr_store_open(&store, "taken/x"), GR_ERR_USAGE,
-                   "taken/x: cannot be opened: a part of the path is a file, not a folder");
+                   "taken/x: cannot be opened: the path leads through a file (found a file, "
+                   "expected a folder)");
     ASSERT(store == NULL);
     gr_store_close(NULL);
 }
@@ -194,7 +196,8 @@ TEST(store_file_put_get_replace_remove)
     assert_refused(put_text(store, "x/y", "text"), GR_ERR_USAGE,
                    "./x/y: cannot be written: a folder has this name");
     assert_refused(put_text(store, "x/empty/z", "text"), GR_ERR_USAGE,
-                   "./x/empty/z: cannot be written: a part of the path is a file, not a folder");
+                   "./x/empty/z: cannot be written: the path leads through a file (found a file, "
+                   "expected a folder)");
 
     ASSERT_OK(store->ops->remove(store, "x/y/object"));
     ASSERT(stat("x/y", &info) != 0); /* its last object is gone */

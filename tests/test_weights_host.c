@@ -125,24 +125,36 @@ TEST(weights_host_one_process_widens_exactly)
     gr_model_files_close(&model);
 }
 
-TEST(weights_host_f32_at_odd_address_is_copied)
+/* Nothing in the format keeps a header's length even. */
+TEST(weights_host_data_at_odd_addresses_is_copied)
 {
-    const float data[2] = {2.5f, -7};
-    const char *const name = "x";
+    const float f32[2] = {2.5f, -7};
+    const uint16_t f16 = 0x3e00, bf16 = 0x3fc0; /* 1.5 */
+    const char *const asked[] = {"x", "h", "b"};
     struct gr_weights_host_options options = options_of(0, 1, 10);
     struct gr_model_files model;
     struct gr_weights_host *weights = NULL;
+    unsigned char data[12];
 
     gr_test_enter_folder();
+    memcpy(data, f32, 8);
+    memcpy(data + 8, &f16, 2);
+    memcpy(data + 10, &bf16, 2);
     ASSERT(mkdir("m", 0777) == 0);
     gr_test_write_safetensors("m/model.safetensors",
-                              "{\"x\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}} ",
+                              "{\"x\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},"
+                              "\"h\":{\"dtype\":\"F16\",\"shape\":[1],\"data_offsets\":[8,10]},"
+                              "\"b\":{\"dtype\":\"BF16\",\"shape\":[],\"data_offsets\":[10,12]}}",
                               data, sizeof data);
     ASSERT_OK(gr_model_files_open(&model, "m"));
-    ASSERT(model.tensor[0].entry->offset % 4 != 0);
-    ASSERT_OK(gr_weights_host_create(&weights, &model, &name, 1, &options));
-    ASSERT_INT((uintptr_t)gr_weights_host_data(weights, 0) % 64, 0);
-    ASSERT(memcmp(gr_weights_host_data(weights, 0), data, sizeof data) == 0);
+    for (int64_t i = 0; i < model.count; i++)
+        ASSERT(model.tensor[i].entry->offset % 2 != 0);
+    ASSERT_OK(gr_weights_host_create(&weights, &model, asked, GR_COUNT(asked), &options));
+    for (int64_t i = 0; i < GR_COUNT(asked); i++)
+        ASSERT_INT((uintptr_t)gr_weights_host_data(weights, i) % 64, 0);
+    ASSERT(memcmp(gr_weights_host_data(weights, 0), f32, sizeof f32) == 0);
+    ASSERT_NEAR(gr_weights_host_data(weights, 1)[0], 1.5, 0);
+    ASSERT_NEAR(gr_weights_host_data(weights, 2)[0], 1.5, 0);
     gr_weights_host_destroy(weights);
     gr_model_files_close(&model);
 }
@@ -153,11 +165,11 @@ TEST(weights_host_other_dtypes_and_missing_tensors_are_refused)
         const char *name;
         const char *message;
     } refused[] = {
-        {"f64", "m/model.safetensors: tensor \"f64\": no dtype for weights (found F64, expected "
+        {"f64", "m/model.safetensors: tensor \"f64\" has the wrong dtype (found F64, expected "
                 "F32, BF16 or F16)"},
-        {"u8", "m/model.safetensors: tensor \"u8\": no dtype for weights (found U8, expected F32, "
+        {"u8", "m/model.safetensors: tensor \"u8\" has the wrong dtype (found U8, expected F32, "
                "BF16 or F16)"},
-        {"none", "m: tensor \"none\" is missing"},
+        {"none", "m: tensor \"none\" is missing (found nothing, expected a weight)"},
     };
     struct gr_model_files model;
     struct gr_weights_host *weights = NULL;

@@ -170,5 +170,8 @@ int main(int argc, char **argv)
 out:
     if (status != GR_OK)
         gr_print_error();
+    gr_buffer_release(&bytes);
+    gr_free(text);
+    gr_free(path);
     return gr_status_exit_code(status);
 }

@@ -33,13 +33,13 @@
       "run directory: checkpoints, metrics and the finished adapter")
 
 #define GR_CONFIG_DATA(F)                                                                          \
-    F(data., train, LIST, "[]", "", "", IDENTITY,                                                  \
-      "JSONL files to train on")                                                                   \
-    F(data., eval, LIST, "[]", "", "", IDENTITY,                                                   \
+    F(data., train, LIST, "[]", "", "", FREE,                                                      \
+      "JSONL files to train on; a run is tied to what they hold, not to where they are")                                                                   \
+    F(data., eval, LIST, "[]", "", "", FREE,                                                       \
       "JSONL files to evaluate on")                                                                \
     F(data., eval_split, REAL, "0.0", "[0, 1)", "", IDENTITY,                                      \
       "part of the training documents held out for evaluation")                                    \
-    F(data., format, CHOICE, "auto", "auto | text | messages | prompt_completion | tokens", "",    \
+    F(data., format, CHOICE, "auto", "auto | text | messages | prompt_completion | alpaca", "",    \
       IDENTITY, "what a line holds; auto: by the keys of the first line")                          \
     F(data., chat_format, TEXT, "auto", "", "", IDENTITY,                                          \
       "how messages become text; auto: by the model's own chat template")                          \
@@ -49,7 +49,7 @@
       "put several documents into one pack, each isolated from the others")                        \
     F(data., too_long, CHOICE, "truncate", "truncate | drop | error", "", IDENTITY,                \
       "what happens to a document longer than a pack")                                             \
-    F(data., loss_on, CHOICE, "assistant", "assistant | all", "", IDENTITY,                        \
+    F(data., loss_on, CHOICE, "assistant", "assistant | all | last_turn", "", IDENTITY,            \
       "which turns of a conversation are learned")                                                 \
     F(data., cache_dir, TEXT, "auto", "", "", FREE,                                                \
       "where tokens are cached; auto: ${XDG_CACHE_HOME:-~/.cache}/graft")

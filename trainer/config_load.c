@@ -216,7 +216,8 @@ static gr_status read_file(struct gr_buffer *text, const char *path)
     }
     if (file == NULL || ferror(file) != 0)
         status = gr_fail(GR_ERR_USAGE, path, "name the YAML file of the run",
-                         "the configuration cannot be read (%s)", strerror(errno));
+                         "the configuration cannot be read (found %s, expected a file)",
+                         errno == ENOENT ? "nothing" : strerror(errno));
     if (file != NULL)
         fclose(file);
     return status;

@@ -5,6 +5,8 @@
 
 #include <string.h>
 
+#define HINT_WRITE "write the file anew with save_pretrained() of transformers"
+
 static const char *const keys[] = {
     "id", "content", "single_word", "lstrip", "rstrip", "normalized", "special", NULL,
 };
@@ -68,15 +70,14 @@ static gr_status check_token(const struct gr_added_tokens *added, const struct g
     int32_t expected = expected_id(added, model, content, length);
 
     if (gr_vocab_id(&added->vocab, content, length) >= 0)
-        return gr_fail(GR_ERR_DATA, place, NULL, "token \"%s\" is there twice", content);
+        return gr_fail(GR_ERR_DATA, place, HINT_WRITE, "token \"%s\" is there twice", content);
     if (id != expected)
-        return gr_fail(GR_ERR_DATA, place,
-                       "write the file anew with save_pretrained() of transformers",
+        return gr_fail(GR_ERR_DATA, place, HINT_WRITE,
                        "token \"%s\" has an id that `tokenizers` would not give it (found %d, "
                        "expected %d)",
                        content, (int)id, (int)expected);
     if (gr_vocab_index(&added->vocab, id) >= 0)
-        return gr_fail(GR_ERR_DATA, place, NULL, "id %d is given to two tokens", (int)id);
+        return gr_fail(GR_ERR_DATA, place, HINT_WRITE, "id %d is given to two tokens", (int)id);
     return GR_OK;
 }
 

@@ -48,7 +48,7 @@ static gr_status read_vocab(struct gr_vocab *vocab, const struct gr_json *model)
 
         GR_TRY(gr_json_id(&id, &list, key));
         if (gr_vocab_index(vocab, id) >= 0)
-            GR_TRY(gr_fail(GR_ERR_DATA, list.place, NULL,
+            GR_TRY(gr_fail(GR_ERR_DATA, list.place, "the file is damaged: fetch it again",
                            "id %d is given to two tokens, one is \"%s\"", (int)id, key));
         gr_json_key(&text, key);
         gr_vocab_add(vocab, text.data, (int64_t)text.length, id);
@@ -136,19 +136,21 @@ static gr_status refuse_others(const struct gr_json *model)
     if (strcmp(type, "BPE") != 0)
         GR_TRY(gr_fail(GR_ERR_DATA, model->place,
                        "graft reads the BPE tokenizers of common decoder models",
-                       "type \"%s\" is not supported (known: BPE)", type));
+                       "type \"%s\" is not supported (expected BPE)", type));
     GR_TRY(gr_json_check_keys(model, model_keys));
     GR_TRY(gr_json_number(&dropout, model, "dropout"));
     if (dropout != 0)
         GR_TRY(gr_fail(GR_ERR_DATA, model->place, "set it to null",
-                       "dropout is not supported: it makes tokens random"));
+                       "dropout is not supported: it makes tokens random (found %g, expected null)",
+                       dropout));
     for (int i = 0; i < 2; i++) {
         const char *affix = "";
 
         GR_TRY(gr_json_text(&affix, model, affixes[i]));
         if (affix[0] != '\0')
-            GR_TRY(gr_fail(GR_ERR_DATA, model->place, NULL, "%s \"%s\" is not supported",
-                           affixes[i], affix));
+            GR_TRY(gr_fail(GR_ERR_DATA, model->place,
+                           "graft reads the BPE tokenizers of common decoder models",
+                           "%s \"%s\" is not supported (expected null)", affixes[i], affix));
     }
 out:
     return status;
@@ -166,8 +168,8 @@ static gr_status read_options(struct gr_bpe *bpe, const struct gr_json *model)
     bpe->unknown_id =
         unknown == NULL ? -1 : gr_vocab_id(&bpe->vocab, unknown, (int64_t)strlen(unknown));
     if (unknown != NULL && bpe->unknown_id < 0)
-        GR_TRY(gr_fail(GR_ERR_DATA, model->place, NULL, "unk_token \"%s\" is not in the vocab",
-                       unknown));
+        GR_TRY(gr_fail(GR_ERR_DATA, model->place, "the file is damaged: fetch it again",
+                       "unk_token \"%s\" is not in the vocab", unknown));
     for (int byte = 0; byte < 256; byte++) {
         char text[8];
         int count = snprintf(text, sizeof text, "<0x%02X>", (unsigned)byte);

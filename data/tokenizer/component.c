@@ -165,7 +165,7 @@ static gr_status refuse_type(const struct gr_stage_kind *kind, const char *type,
     for (int i = 0; kind->types[i].name != NULL; i++)
         gr_buffer_add_format(&known, "%s, ", kind->types[i].name);
     gr_fail(GR_ERR_DATA, json->place, "graft reads the BPE tokenizers of common decoder models",
-            "type \"%s\" is not supported (known: %sSequence)", type, known.data);
+            "type \"%s\" is not supported (expected one of %sSequence)", type, known.data);
     gr_buffer_release(&known);
     return GR_ERR_DATA;
 }

@@ -19,7 +19,7 @@ gr_status gr_pattern_set_regex(struct gr_pattern *pattern, const char *regex, si
 
         onig_error_code_to_str(message, result, &info);
         pattern->regex = NULL;
-        return gr_fail(GR_ERR_DATA, place, NULL,
+        return gr_fail(GR_ERR_DATA, place, "regular expressions are those of Oniguruma",
                        "the regular expression \"%.200s\" cannot be used: %s", regex,
                        (const char *)message);
     }

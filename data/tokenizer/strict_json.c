@@ -75,8 +75,7 @@ static gr_status parse(struct gr_json *json, const char *path, const char *bytes
     json->place = gr_strdup(path);
     json->value = json_loadb(bytes, length, JSON_REJECT_DUPLICATES | flags, &error);
     if (json->value == NULL)
-        return gr_fail(GR_ERR_DATA, path, "the file may be cut off: fetch it again",
-                       "not JSON: %s (line %d, column %d)", error.text, error.line, error.column);
+        return gr_json_fail_syntax(path, 1, &error, "the file may be cut off: fetch it again");
     if (!json_is_object(json->value))
         return gr_json_wrong(json, "the file", json->value, "an object");
     return GR_OK;

@@ -2,6 +2,7 @@
  * See tokenizer.h; the stages are in the files named after them. */
 #include "data/tokenizer/tokenizer.h"
 
+#include "data/model_files.h"
 #include "data/tokenizer/added_tokens.h"
 #include "data/tokenizer/bpe.h"
 #include "data/tokenizer/component.h"
@@ -32,7 +33,11 @@ static gr_status read_parts(struct gr_tokenizer *t)
     const char *version = "";
     gr_status status;
 
-    GR_TRY(gr_json_load_vocab(&root, t->path));
+    status = gr_json_load_vocab(&root, t->path);
+    if (status == GR_ERR_NOT_FOUND)
+        gr_hint("AutoTokenizer.from_pretrained(DIRECTORY).save_pretrained(DIRECTORY) in Python "
+                "makes it from older files");
+    GR_TRY(status);
     GR_TRY(gr_json_text(&version, &root, "version"));
     if (strcmp(version, "1.0") != 0)
         GR_TRY(gr_json_wrong(&root, "version", json_object_get(root.value, "version"), "\"1.0\""));
@@ -87,6 +92,7 @@ gr_status gr_tokenizer_create(struct gr_tokenizer **tokenizer, const char *direc
     *tokenizer = NULL;
     onig_initialize((OnigEncoding[]){ONIG_ENCODING_UTF8}, 1);
     t->path = gr_format("%s/tokenizer.json", directory);
+    GR_TRY(gr_model_directory_check(directory));
     GR_TRY(read_parts(t));
     GR_TRY(gr_tokenizer_config_read(&t->config, directory));
     GR_TRY(check_config(t));

@@ -35,7 +35,8 @@ static inline float gr_float_from_f16(uint16_t bits)
     return gr_float_from_bits(sign | (exponent + 112) << 23 | mantissa << 13);
 }
 
-/* to[0..count) <- from, of f32, f16 or bf16 elements.  false: of another dtype. */
+/* to[0..count) <- from, of f32, f16 or bf16 elements, at any address: files align nothing.
+ * false: of another dtype. */
 bool gr_widen(float *to, const void *from, enum gr_dtype dtype, int64_t count);
 
 #endif

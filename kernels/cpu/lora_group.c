@@ -16,10 +16,9 @@
 
 enum {
     TILE_ROWS = 256,
-    SLIM_ROWS = 64,     /* tiles of s, which has few columns: more tasks for the threads */
-    BLOCK_COLUMNS = 96, /* a multiple of the 48 columns of oneDNN's AVX-512 kernel */
-    SCRATCH_FLOATS =
-        64 * 1024 /* of a thread: a tile of masked x, or of what a mask is applied to */
+    SLIM_ROWS = 64,            /* tiles of s, which has few columns: more tasks for the threads */
+    BLOCK_COLUMNS = 144,       /* a multiple of the 48 columns of oneDNN's AVX-512 kernel */
+    SCRATCH_FLOATS = 64 * 1024 /* of a thread: a tile of masked x, or of dS A before its mask */
 };
 _Static_assert(TILE_ROWS *BLOCK_COLUMNS <= SCRATCH_FLOATS, "a tile fits into the scratch memory");
 

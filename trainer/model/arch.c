@@ -2,6 +2,7 @@
 #include "trainer/model/arch.h"
 
 #include "data/json.h"
+#include "data/model_files.h"
 #include "kernels/base/alloc.h"
 
 #include <math.h>
@@ -139,7 +140,7 @@ static gr_status read_rope(struct gr_model_config *c, const struct gr_json *conf
                           gr_json_has(config, "rope_parameters") ? "rope_parameters"
                                                                  : "rope_scaling"));
     if (dict.value == NULL)
-        return GR_OK;
+        goto out;
     GR_TRY(gr_json_number(&rope->theta, &dict, "rope_theta"));
     GR_TRY(gr_json_text(&kind, &dict, "type"));
     GR_TRY(gr_json_text(&kind, &dict, "rope_type"));
@@ -150,11 +151,11 @@ static gr_status read_rope(struct gr_model_config *c, const struct gr_json *conf
         }
     }
     if (!is_known)
-        return gr_fail(GR_ERR_DATA, dict.place, "a model with this rope kind cannot be trained yet",
+        GR_TRY(gr_fail(GR_ERR_DATA, dict.place, "choose a model with one of these rotations",
                        "rope_type (found \"%s\", expected one of default, linear, llama3, yarn)",
-                       kind);
+                       kind));
     if (rope->kind == GR_ROPE_DEFAULT)
-        return GR_OK;
+        goto out;
     GR_TRY(gr_json_need(&dict, "factor"));
     GR_TRY(gr_json_number(&rope->factor, &dict, "factor"));
     rope->original_max_position_embeddings = (double)c->max_position_embeddings;
@@ -169,9 +170,9 @@ static gr_status read_rope(struct gr_model_config *c, const struct gr_json *conf
     }
     if (rope->kind == GR_ROPE_YARN)
         GR_TRY(read_yarn(rope, &dict));
-    if (!(rope->factor >= 1) || !(rope->theta > 0))
-        return gr_fail(GR_ERR_DATA, dict.place, "config.json is damaged",
-                       "factor (found %g, expected at least 1)", rope->factor);
+    if (!(rope->factor >= 1))
+        status = gr_fail(GR_ERR_DATA, dict.place, "config.json is damaged",
+                         "factor (found %g, expected at least 1)", rope->factor);
 out:
     gr_json_release(&dict);
     return status;
@@ -262,12 +263,13 @@ gr_status gr_model_config_load(struct gr_model_config *c, const char *directory)
     char *path = gr_format("%s/config.json", directory);
 
     memset(c, 0, sizeof *c);
+    GR_TRY(gr_model_directory_check(directory));
     GR_TRY(gr_json_load(&config, path));
     GR_TRY(gr_json_need(&config, "model_type"));
     GR_TRY(gr_json_text(&model_type, &config, "model_type"));
     arch = find_arch(model_type);
     if (arch == NULL)
-        GR_TRY(gr_fail(GR_ERR_DATA, path, "graft cannot train this architecture",
+        GR_TRY(gr_fail(GR_ERR_DATA, path, "choose a model of one of these types",
                        "model_type (found \"%s\", expected %s)", model_type, supported_archs));
     c->model_type = arch->model_type;
     c->qk_norm = arch->qk_norm;
@@ -281,6 +283,9 @@ gr_status gr_model_config_load(struct gr_model_config *c, const char *directory)
     GR_TRY(read_feature(&c->mlp_bias, arch->mlp_bias, &config));
     GR_TRY(read_window(c, arch, &config));
     GR_TRY(read_rope(c, &config, arch->rope_theta));
+    if (!(c->rope.theta > 0))
+        GR_TRY(gr_fail(GR_ERR_DATA, path, "config.json is damaged",
+                       "rope_theta (found %g, expected more than 0)", c->rope.theta));
     GR_TRY(read_eos(c, &config));
     GR_TRY(refuse_unsupported(&config));
 out:

@@ -6,7 +6,7 @@
 #include "kernels/base/alloc.h"
 #include "kernels/base/buffer.h"
 #include "kernels/base/philox.h"
-#include "trainer/model/pattern.h"
+#include "trainer/model/name_match.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -128,7 +128,7 @@ static gr_status is_target(bool *result, bool *used, const struct gr_lora_config
         if (strcmp(config->target_regex, "all-linear") == 0)
             *result = true;
         else
-            return gr_pattern_full_match(result, config->target_regex, name);
+            return gr_name_full_match(result, config->target_regex, name, "lora.target_modules");
         return GR_OK;
     }
     for (int64_t i = 0; i < config->target_count; i++) {
@@ -146,8 +146,8 @@ static gr_status add_matrix(struct gr_adapter *adapter, const struct gr_model_co
     struct gr_lora_matrix *matrix = &adapter->matrix[adapter->count];
     double r = (double)config->r, alpha = config->lora_alpha;
 
-    GR_TRY(gr_pattern_lookup(&r, &config->rank_pattern, name));
-    GR_TRY(gr_pattern_lookup(&alpha, &config->alpha_pattern, name));
+    GR_TRY(gr_name_map_lookup(&r, &config->rank_pattern, name, "lora.rank_pattern"));
+    GR_TRY(gr_name_map_lookup(&alpha, &config->alpha_pattern, name, "lora.alpha_pattern"));
     *matrix = (struct gr_lora_matrix){.layer = (int)layer,
                                       .module = module,
                                       .r = (int64_t)r,
@@ -245,20 +245,46 @@ void gr_adapter_destroy(struct gr_adapter *adapter)
     gr_free(adapter);
 }
 
+/* values[0..count) uniform in [-bound, bound) */
+static void fill_uniform(float *values, int64_t count, double bound, uint64_t seed, uint32_t stream)
+{
+    for (int64_t e = 0; e < count; e++) {
+        struct gr_philox_block block = gr_philox(seed, (uint32_t)(e / 4), stream, 0, 0);
+
+        values[e] = (2 * gr_uniform(block.word[e % 4]) - 1) * (float)bound;
+    }
+}
+
+/* Normal with this deviation: Box-Muller, a pair of words for each value. */
+static void fill_normal(float *values, int64_t count, double deviation, uint64_t seed,
+                        uint32_t stream)
+{
+    for (int64_t e = 0; e < count; e++) {
+        struct gr_philox_block block = gr_philox(seed, (uint32_t)(e / 2), stream, 0, 0);
+        double radius = sqrt(-2 * log(1 - (double)gr_uniform(block.word[2 * (e % 2)])));
+        double angle = 6.283185307179586 * (double)gr_uniform(block.word[2 * (e % 2) + 1]);
+
+        values[e] = (float)(deviation * radius * cos(angle));
+    }
+}
+
 void gr_adapter_init_values(float *values, const struct gr_adapter *adapter, uint64_t seed)
 {
+    enum { MODULE_B = 128 }; /* tells B's stream from A's */
+    enum gr_lora_init init = adapter->config.init;
+
     memset(values, 0, (size_t)adapter->elements * sizeof *values);
     for (int64_t i = 0; i < adapter->count; i++) {
-        const struct gr_lora_matrix *matrix = &adapter->matrix[i];
-        uint32_t stream = gr_rng_stream(GR_RNG_LORA_INIT, matrix->layer, (int)matrix->module);
-        float bound = 1.0f / sqrtf((float)matrix->in);
-        float *a = values + matrix->a_begin;
+        const struct gr_lora_matrix *m = &adapter->matrix[i];
+        uint32_t a = gr_rng_stream(GR_RNG_LORA_INIT, m->layer, (int)m->module);
+        uint32_t b = gr_rng_stream(GR_RNG_LORA_INIT, m->layer, MODULE_B + (int)m->module);
 
-        for (int64_t e = 0; e < matrix->b_begin - matrix->a_begin; e++) {
-            struct gr_philox_block block = gr_philox(seed, (uint32_t)(e / 4), stream, 0, 0);
-
-            a[e] = (2 * gr_uniform(block.word[e % 4]) - 1) * bound;
-        }
+        if (init == GR_LORA_INIT_GAUSSIAN)
+            fill_normal(values + m->a_begin, m->r * m->in, 1.0 / (double)m->r, seed, a);
+        else
+            fill_uniform(values + m->a_begin, m->r * m->in, 1 / sqrt((double)m->in), seed, a);
+        if (init == GR_LORA_INIT_FALSE)
+            fill_uniform(values + m->b_begin, m->out * m->r, 1 / sqrt((double)m->r), seed, b);
     }
 }
 

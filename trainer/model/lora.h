@@ -42,11 +42,19 @@ struct gr_name_map {
     int64_t count;
 };
 
+/* PEFT's init_lora_weights: what A and B start as. */
+enum gr_lora_init {
+    GR_LORA_INIT_TRUE,     /* A uniform in +-1/sqrt(in), B zero */
+    GR_LORA_INIT_GAUSSIAN, /* A normal with deviation 1/r, B zero */
+    GR_LORA_INIT_FALSE     /* A as above, B uniform in +-1/sqrt(r): not the base model at first */
+};
+
 /* The words of PEFT's LoraConfig. */
 struct gr_lora_config {
     int64_t r;
     double lora_alpha, lora_dropout;
     bool use_rslora;
+    enum gr_lora_init init;
     char **target_modules; /* names or suffixes; NULL when target_regex is set */
     int64_t target_count;
     char *target_regex; /* matched whole; "all-linear": every linear but the head */
@@ -85,7 +93,7 @@ void gr_adapter_destroy(struct gr_adapter *adapter);
 /* "model.layers.3.self_attn.q_proj" into text. */
 void gr_lora_matrix_name(char text[64], const struct gr_lora_matrix *matrix);
 
-/* PEFT's initialization: A uniform in +-1/sqrt(in), B zero.  values (elements), host memory. */
+/* The adapter before step 1, as its config's init says.  values (elements), host memory. */
 void gr_adapter_init_values(float *values, const struct gr_adapter *adapter, uint64_t seed);
 
 /* Its r, 0 where the linear is not adapted. */

@@ -11,6 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define HINT_FIT                                                                                   \
+    "give the model that the adapter was trained on; else the adapter's two files do not belong "  \
+    "together"
+
 static const char config_name[] = "adapter_config.json";
 static const char weights_name[] = "adapter_model.safetensors";
 
@@ -200,7 +204,8 @@ static gr_status read_targets(struct gr_lora_config *config, const struct gr_jso
     }
     if (config->target_count == 0 || config->target_count != (int64_t)json_array_size(targets))
         return gr_fail(GR_ERR_DATA, json->place, "the file is damaged",
-                       "target_modules (expected a list of names or an expression)");
+                       "target_modules (found %s, expected a list of names or an expression)",
+                       gr_json_type_name(targets));
     return GR_OK;
 }
 
@@ -219,7 +224,7 @@ static gr_status read_pattern(struct gr_name_map *pattern, const struct gr_json 
     {
         if (!json_is_number(value))
             GR_TRY(gr_fail(GR_ERR_DATA, object.place, "the file is damaged",
-                           "%s (expected a number)", name));
+                           "%s (found %s, expected a number)", name, gr_json_type_name(value)));
         pattern->key[pattern->count] = gr_strdup(name);
         pattern->value[pattern->count++] = json_number_value(value);
     }
@@ -258,24 +263,28 @@ static gr_status read_matrix(float *values, const struct gr_safetensors *file, c
                              int64_t rows, int64_t columns)
 {
     const struct gr_safetensors_entry *entry = gr_safetensors_find(file, key);
+    const int64_t dim[2] = {rows, columns};
+    char found[200], expected[64];
 
     if (entry == NULL)
-        return gr_fail(GR_ERR_DATA, file->path, "the adapter does not fit this model or is damaged",
-                       "tensor %s is missing", key);
+        return gr_fail(GR_ERR_DATA, file->path, HINT_FIT,
+                       "tensor \"%s\" is missing (found nothing, expected shape %s)", key,
+                       gr_shape_describe(dim, 2, expected, sizeof expected));
     if (entry->ndim != 2 || entry->dim[0] != rows || entry->dim[1] != columns)
-        return gr_fail(GR_ERR_DATA, file->path, "the adapter does not fit this model",
-                       "tensor %s (found (%lld, %lld), expected (%lld, %lld))", key,
-                       (long long)entry->dim[0], (long long)(entry->ndim > 1 ? entry->dim[1] : 1),
-                       (long long)rows, (long long)columns);
+        return gr_fail(GR_ERR_DATA, file->path, HINT_FIT,
+                       "tensor \"%s\" has the wrong shape (found %s, expected %s)", key,
+                       gr_shape_describe(entry->dim, entry->ndim, found, sizeof found),
+                       gr_shape_describe(dim, 2, expected, sizeof expected));
     if (!gr_widen(values, gr_safetensors_data(file, entry), entry->dtype, rows * columns))
         return gr_fail(GR_ERR_DATA, file->path, "save the adapter as f32, f16 or bf16",
-                       "tensor %s: dtype (found %s, expected F32, F16 or BF16)", key,
-                       entry->dtype_name);
+                       "tensor \"%s\" has the wrong dtype (found %s, expected F32, F16 or BF16)",
+                       key, entry->dtype_name);
     for (int64_t i = 0; i < rows * columns; i++) {
         if (!isfinite(values[i]))
-            return gr_fail(GR_ERR_DATA, file->path, "the adapter is damaged or has diverged",
-                           "tensor %s: element %lld (found %g, expected a finite number)", key,
-                           (long long)i, (double)values[i]);
+            return gr_fail(
+                GR_ERR_DATA, file->path, "the adapter is damaged or has diverged",
+                "tensor \"%s\": element %lld is not finite (found %g, expected a number)", key,
+                (long long)i, (double)values[i]);
     }
     return GR_OK;
 }
@@ -294,8 +303,9 @@ static gr_status refuse_extra(const struct gr_safetensors *file, const struct gr
             is_ours = is_ours || strcmp(key, file->entry[e].name) == 0;
         }
         if (!is_ours)
-            return gr_fail(GR_ERR_DATA, file->path, "the adapter does not fit this model",
-                           "tensor %s is not part of the adapter its config describes",
+            return gr_fail(GR_ERR_DATA, file->path, HINT_FIT,
+                           "tensor \"%.200s\" is not part of the adapter (found it here, expected "
+                           "only what adapter_config.json describes)",
                            file->entry[e].name);
     }
     return GR_OK;

@@ -9,6 +9,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#define HINT_TOGETHER                                                                              \
+    "config.json and the weights do not belong together, or a file is incomplete: download both "  \
+    "again"
+
 enum size {
 #define X(name, value) SIZE_##name,
     GR_SIZE_LIST(X)
@@ -70,18 +74,25 @@ static void list_wanted(struct wanted_list *list, struct gr_weights *weights,
     }
 }
 
+static const char *wanted_shape(const struct wanted *w, char *text, size_t size)
+{
+    const int64_t dim[2] = {w->rows, w->columns};
+
+    return gr_shape_describe(dim, w->columns == 0 ? 1 : 2, text, size);
+}
+
 static gr_status check_shape(const struct wanted *w, const struct gr_safetensors *file,
                              const struct gr_safetensors_entry *entry)
 {
-    int ndim = w->columns == 0 ? 1 : 2;
-    int64_t columns = ndim == 1 ? 1 : w->columns, found = entry->ndim > 1 ? entry->dim[1] : 1;
+    char found[200], expected[64];
 
-    if (entry->ndim == ndim && entry->dim[0] == w->rows && found == columns)
+    gr_shape_describe(entry->dim, entry->ndim, found, sizeof found);
+    wanted_shape(w, expected, sizeof expected);
+    if (strcmp(found, expected) == 0)
         return GR_OK;
-    return gr_fail(GR_ERR_DATA, file->path, "config.json and the weights do not belong together",
-                   "tensor %s: shape (found (%lld, %lld), expected (%lld, %lld))", w->name,
-                   (long long)(entry->ndim > 0 ? entry->dim[0] : 1), (long long)found,
-                   (long long)w->rows, (long long)columns);
+    return gr_fail(GR_ERR_DATA, file->path, HINT_TOGETHER,
+                   "tensor \"%s\" has the wrong shape (found %s, expected %s)", w->name, found,
+                   expected);
 }
 
 /* Tensors some exporters add and no model computes with. */
@@ -107,25 +118,27 @@ static gr_status check_tensors(const struct wanted_list *list, const struct gr_m
                                const struct gr_model_config *c)
 {
     gr_status status = GR_OK;
+    char shape[200];
 
     for (int64_t i = 0; i < list->count; i++) {
         const struct gr_model_tensor *tensor = gr_model_files_find(files, list->item[i].name);
 
         if (tensor == NULL)
-            GR_TRY(gr_fail(GR_ERR_DATA, files->directory,
-                           "config.json describes another architecture than the weights, or a "
-                           "file is missing",
-                           "tensor %s is missing", list->item[i].name));
+            GR_TRY(gr_fail(GR_ERR_DATA, files->directory, HINT_TOGETHER,
+                           "tensor \"%s\" is missing (found nothing, expected shape %s)",
+                           list->item[i].name, wanted_shape(&list->item[i], shape, sizeof shape)));
         GR_TRY(check_shape(&list->item[i], tensor->file, tensor->entry));
     }
     for (int64_t i = 0; i < files->count; i++) {
-        const char *name = files->tensor[i].entry->name;
+        const struct gr_safetensors_entry *entry = files->tensor[i].entry;
 
-        if (!is_wanted(list, name) && !is_ignored(name, c))
-            GR_TRY(gr_fail(GR_ERR_DATA, files->tensor[i].file->path,
-                           "config.json describes another architecture than the weights",
-                           "tensor %s is not part of a %s model with this config", name,
-                           c->model_type));
+        if (!is_wanted(list, entry->name) && !is_ignored(entry->name, c))
+            GR_TRY(gr_fail(GR_ERR_DATA, files->tensor[i].file->path, HINT_TOGETHER,
+                           "tensor \"%.200s\" is not part of the model (found shape %s, expected "
+                           "no such tensor in a %s model with num_hidden_layers %lld)",
+                           entry->name,
+                           gr_shape_describe(entry->dim, entry->ndim, shape, sizeof shape),
+                           c->model_type, (long long)c->layers));
     }
 out:
     return status;

@@ -96,6 +96,11 @@ out:
     return status;
 }
 
+bool gr_comm_is_broken(const struct gr_comm *comm)
+{
+    return comm != NULL && comm->failed;
+}
+
 void gr_comm_destroy(struct gr_comm *comm)
 {
     uint64_t nothing = 0;

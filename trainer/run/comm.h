@@ -18,6 +18,8 @@ void gr_comm_destroy(struct gr_comm *comm);
 /* Ends every process of the job on the spot; mpirun then returns exit_code.  The way out after a
  * rank was lost.  NULL: ends this process. */
 _Noreturn void gr_comm_abort(struct gr_comm *comm, int exit_code);
+/* A peer was lost: nothing can be agreed on any more, and gr_comm_abort is the way out. */
+bool gr_comm_is_broken(const struct gr_comm *comm);
 void gr_comm_set_timeout(struct gr_comm *comm, double timeout_seconds);
 
 int gr_comm_rank(const struct gr_comm *comm);

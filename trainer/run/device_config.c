@@ -4,7 +4,6 @@
 #include "kernels/base/env.h"
 
 #include <sched.h>
-#include <string.h>
 
 int gr_threads(const struct gr_config *config, int local_size)
 {
@@ -20,9 +19,6 @@ int gr_threads(const struct gr_config *config, int local_size)
 
 gr_status gr_device_open(struct gr_device **dev, const struct gr_config *config, int local_size)
 {
-    if (strcmp(config->device.dtype, "bf16") == 0)
-        return gr_fail(GR_ERR_USAGE, "device.dtype", "--set device.dtype=f32",
-                       "not supported yet (found bf16, expected auto or f32)");
     return gr_device_create(dev, config->device.backend, gr_threads(config, local_size),
                             gr_env(GR_ENV_GRAFT_ISA));
 }

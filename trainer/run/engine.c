@@ -50,7 +50,8 @@ static gr_status make_job_key(char key[33], struct gr_comm *comm)
     unsigned char random[16] = {0};
 
     if (gr_comm_rank(comm) == 0 && getrandom(random, sizeof random, 0) != sizeof random)
-        return gr_fail(GR_ERR_DEVICE, "start", NULL, "the system has no random numbers");
+        return gr_fail(GR_ERR_DEVICE, "start", "the kernel must have getrandom()",
+                       "the system gives no random numbers (found none, expected 16 bytes)");
     for (size_t i = 0; i < sizeof random; i++)
         snprintf(key + 2 * i, 3, "%02x", random[i]);
     return gr_comm_broadcast(comm, 0, key, 33, "start");

@@ -13,16 +13,16 @@ gr_status gr_rank_check_count(const struct gr_comm *comm, int64_t expect_ranks,
     int size = gr_comm_size(comm);
 
     if (expect_ranks > 0 && size != expect_ranks)
-        return gr_fail(GR_ERR_USAGE, "--expect-ranks",
-                       "mpirun started another number of ranks: check its -n and its hostfile",
-                       "ranks of this job (found %d, expected %lld)", size,
+        return gr_fail(GR_ERR_USAGE, "--expect-ranks", "check mpirun's -n and its hostfile",
+                       "the job has another number of ranks (found %d, expected %lld)", size,
                        (long long)expect_ranks);
     if (size > micro_batches) {
         gr_fail(GR_ERR_USAGE, "train.micro_batches", NULL,
                 "a rank would have nothing to do (found %lld micro-batches, expected at least %d, "
                 "the number of ranks)",
                 (long long)micro_batches, size);
-        gr_hint("start at most %lld ranks, or raise train.micro_batches", (long long)micro_batches);
+        gr_hint("start mpirun with -n %lld or less, or raise train.micro_batches",
+                (long long)micro_batches);
         return GR_ERR_USAGE;
     }
     return GR_OK;

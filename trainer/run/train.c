@@ -11,6 +11,7 @@
 #include "trainer/run/engine.h"
 #include "trainer/run/eval.h"
 #include "trainer/run/inputs.h"
+#include "trainer/run/not_yet.h"
 #include "trainer/run/rank_check.h"
 #include "trainer/state/run_files.h"
 
@@ -265,6 +266,7 @@ gr_status gr_train(struct gr_comm *comm, const struct gr_config *config,
     struct run run = {.config = config, .options = options, .comm = comm};
     bool is_done = false;
 
+    GR_TRY(gr_refuse_not_yet(config));
     GR_TRY(gr_rank_check_count(comm, options->expect_ranks, config->train.micro_batches));
     status = load_inputs(&run);
     GR_TRY(gr_comm_agree_status(comm, status, "start"));

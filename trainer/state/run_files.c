@@ -41,7 +41,26 @@ static gr_status put_json(struct gr_store *store, const char *key, const json_t 
     return status;
 }
 
-/* Appends "name: old -> new; " for each member that differs, descending into objects. */
+/* JSON with the least digits that read back to the same value (0.0002, not
+ * 0.00020000000000000001).  The caller frees it: jansson's allocation. */
+static char *value_text(json_t *value)
+{
+    char *text = NULL;
+    bool is_same = false;
+
+    for (size_t digits = 6; digits <= 17 && !is_same; digits++) {
+        json_t *back = NULL;
+
+        free(text);
+        text = json_dumps(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(digits));
+        back = json_loads(text, JSON_DECODE_ANY, NULL);
+        is_same = json_equal(back, value);
+        json_decref(back);
+    }
+    return text;
+}
+
+/* Appends "name: found new, expected old" for each member that differs, descending into objects. */
 static void add_differences(struct gr_buffer *text, const char *prefix, json_t *old, json_t *new)
 {
     const char *key;
@@ -55,11 +74,11 @@ static void add_differences(struct gr_buffer *text, const char *prefix, json_t *
         if (json_is_object(value) && json_is_object(was)) {
             add_differences(text, strcmp(name, "config") == 0 ? "" : name, was, value);
         } else if (was == NULL || !json_equal(was, value)) {
-            char *before = was == NULL ? NULL : json_dumps(was, JSON_ENCODE_ANY);
-            char *after = json_dumps(value, JSON_ENCODE_ANY);
+            char *before = was == NULL ? NULL : value_text(was);
+            char *after = value_text(value);
 
-            gr_buffer_add_format(text, "%s%s: %s, now %s", text->length == 0 ? "" : "; ", name,
-                                 before == NULL ? "nothing" : before, after);
+            gr_buffer_add_format(text, "%s%s: found %s, expected %s", text->length == 0 ? "" : "; ",
+                                 name, after, before == NULL ? "nothing" : before);
             free(before);
             free(after);
         }
@@ -83,7 +102,7 @@ static gr_status compare_identity(struct gr_store *store, json_t *mine)
         GR_TRY(gr_fail(GR_ERR_USAGE, place,
                        "a run keeps its configuration and data: use another output directory, or "
                        "what it was started with",
-                       "this is another run (%s)", differences.data));
+                       "another run stands here (%s)", differences.data));
 out:
     json_decref(theirs);
     gr_buffer_release(&bytes);

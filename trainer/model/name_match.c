@@ -1,12 +1,13 @@
-/* Module-name patterns on Oniguruma with Python's syntax.  See pattern.h. */
-#include "trainer/model/pattern.h"
+/* Module-name patterns on Oniguruma with Python's syntax.  See name_match.h. */
+#include "trainer/model/name_match.h"
 
 #include "kernels/base/alloc.h"
 
 #include <oniguruma.h>
 #include <string.h>
 
-static gr_status match(bool *matches, const char *expression, const char *shown, const char *name)
+static gr_status match(bool *matches, const char *expression, const char *shown, const char *name,
+                       const char *key)
 {
     OnigEncoding encoding = ONIG_ENCODING_UTF8;
     OnigErrorInfo info;
@@ -22,24 +23,28 @@ static gr_status match(bool *matches, const char *expression, const char *shown,
         OnigUChar reason[ONIG_MAX_ERROR_MESSAGE_LEN] = "";
 
         onig_error_code_to_str(reason, result, &info);
-        return gr_fail(GR_ERR_USAGE, "lora", "patterns are regular expressions as in Python's re",
-                       "\"%s\" is not a regular expression (%s)", shown, (const char *)reason);
+        return gr_fail(GR_ERR_USAGE, key, "regular expressions are those of Python's re",
+                       "not a regular expression: %s (found \"%s\", expected one that names "
+                       "modules)",
+                       (const char *)reason, shown);
     }
     *matches = onig_match(regex, text, text + length, text, NULL, ONIG_OPTION_NONE) == (int)length;
     onig_free(regex);
     return GR_OK;
 }
 
-gr_status gr_pattern_full_match(bool *matches, const char *expression, const char *name)
+gr_status gr_name_full_match(bool *matches, const char *expression, const char *name,
+                             const char *key)
 {
     char *whole = gr_format("(?:%s)\\Z", expression);
-    gr_status status = match(matches, whole, expression, name);
+    gr_status status = match(matches, whole, expression, name, key);
 
     gr_free(whole);
     return status;
 }
 
-gr_status gr_pattern_lookup(double *value, const struct gr_name_map *map, const char *name)
+gr_status gr_name_map_lookup(double *value, const struct gr_name_map *map, const char *name,
+                             const char *key)
 {
     gr_status status = GR_OK;
     bool matches = false;
@@ -47,7 +52,7 @@ gr_status gr_pattern_lookup(double *value, const struct gr_name_map *map, const 
     for (int64_t i = 0; i < map->count && !matches; i++) {
         char *whole = gr_format("(.*\\.)?(%s)\\Z", map->key[i]);
 
-        status = match(&matches, whole, map->key[i], name);
+        status = match(&matches, whole, map->key[i], name, key);
         gr_free(whole);
         GR_TRY(status);
         if (matches)

@@ -1,0 +1,254 @@
+/* Adapters: which linears they take, scales and sizes, initial values, PEFT's files. */
+#include "data/store/store.h"
+#include "kernels/base/alloc.h"
+#include "tests/files.h"
+#include "tests/test.h"
+#include "trainer/model/peft_files.h"
+
+/* 2 layers, C 12, 3 heads of 4 over 1 kv head, F 20. */
+static const struct gr_model_config model = {.model_type = "llama",
+                                             .vocab_size = 32,
+                                             .hidden_size = 12,
+                                             .intermediate_size = 20,
+                                             .layers = 2,
+                                             .heads = 3,
+                                             .kv_heads = 1,
+                                             .head_dim = 4};
+
+static void set_two(char **names, const char *a, const char *b)
+{
+    names[0] = gr_strdup(a);
+    names[1] = gr_strdup(b);
+}
+
+static struct gr_lora_config config_of(const char *regex)
+{
+    return (struct gr_lora_config){.r = 4, .lora_alpha = 8, .target_regex = gr_strdup(regex)};
+}
+
+static struct gr_adapter *create(const struct gr_lora_config *config)
+{
+    struct gr_adapter *adapter = NULL;
+
+    ASSERT_OK(gr_adapter_create(&adapter, &model, config));
+    return adapter;
+}
+
+TEST(lora_all_linear_takes_every_linear_of_every_layer)
+{
+    struct gr_lora_config config = config_of("all-linear");
+    struct gr_adapter *adapter = create(&config);
+
+    ASSERT_INT(adapter->count, 14);
+    /* per layer r (in + out): q 24, k 16, v 16, o 24, gate 32, up 32, down 32 */
+    ASSERT_INT(adapter->elements, 2 * 4 * (24 + 16 + 16 + 24 + 32 + 32 + 32));
+    ASSERT_NEAR(adapter->matrix[0].scale, 2, 0);
+    gr_adapter_destroy(adapter);
+}
+
+TEST(lora_list_matches_whole_names_and_suffixes_only)
+{
+    struct gr_lora_config config = {.r = 2, .lora_alpha = 2, .target_count = 2};
+    struct gr_adapter *adapter;
+
+    config.target_modules = GR_NEW_ARRAY(char *, 2);
+    set_two(config.target_modules, "q_proj", "model.layers.1.mlp.down_proj");
+    adapter = create(&config);
+    ASSERT_INT(adapter->count, 3);
+    ASSERT_INT(adapter->matrix[0].module, GR_MODULE_Q);
+    ASSERT_INT(adapter->matrix[1].layer, 1);
+    ASSERT_INT(adapter->matrix[2].module, GR_MODULE_DOWN);
+    gr_adapter_destroy(adapter);
+    gr_free(config.target_modules[0]);
+    config.target_modules[0] = gr_strdup("proj"); /* q_proj does not end with ".proj" */
+    ASSERT_INT(gr_adapter_create(&adapter, &model, &config), GR_ERR_USAGE);
+    ASSERT_TEXT(gr_error_message(), "lora.target_modules: no linear of the model matches (found "
+                                    "\"proj\", expected a module name)");
+}
+
+TEST(lora_expression_matches_the_whole_name)
+{
+    struct gr_lora_config config = config_of(".*layers\\.1\\..*_proj");
+    struct gr_adapter *adapter = create(&config);
+
+    ASSERT_INT(adapter->count, 7);
+    gr_adapter_destroy(adapter);
+    config = config_of("q_proj"); /* re.fullmatch: not part of a name */
+    ASSERT_INT(gr_adapter_create(&adapter, &model, &config), GR_ERR_USAGE);
+    gr_error_clear();
+    config = config_of("(q_proj");
+    ASSERT_INT(gr_adapter_create(&adapter, &model, &config), GR_ERR_USAGE);
+}
+
+TEST(lora_patterns_set_rank_and_alpha_of_what_they_match)
+{
+    struct gr_lora_config config = config_of("all-linear");
+    struct gr_adapter *adapter;
+
+    config.use_rslora = true;
+    config.rank_pattern = (struct gr_name_map){
+        .key = GR_NEW_ARRAY(char *, 2), .value = GR_NEW_ARRAY(double, 2), .count = 2};
+    set_two(config.rank_pattern.key, "layers.0.self_attn.q_proj", "q_proj");
+    config.rank_pattern.value[0] = 9; /* the first key that matches wins */
+    config.rank_pattern.value[1] = 1;
+    adapter = create(&config);
+    ASSERT_INT(gr_adapter_rank(adapter, 0, GR_MODULE_Q), 9);
+    ASSERT_INT(gr_adapter_rank(adapter, 1, GR_MODULE_Q), 1);
+    ASSERT_INT(gr_adapter_rank(adapter, 1, GR_MODULE_V), 4);
+    ASSERT_NEAR(adapter->matrix[0].scale, 8.0 / 3, 1e-6); /* alpha / sqrt(r) */
+    gr_adapter_destroy(adapter);
+}
+
+struct moments {
+    double mean, deviation, largest;
+};
+
+static struct moments measure(const float *values, int64_t count)
+{
+    struct moments m = {0};
+    double squares = 0;
+
+    for (int64_t i = 0; i < count; i++) {
+        m.mean += (double)values[i] / (double)count;
+        squares += (double)values[i] * (double)values[i] / (double)count;
+        m.largest = fmax(m.largest, fabs((double)values[i]));
+    }
+    m.deviation = sqrt(squares - m.mean * m.mean);
+    return m;
+}
+
+/* down_proj of a wide model: 2 x 16 x 4,000 values of A. */
+static struct moments init_moments(enum gr_lora_init init, bool of_b)
+{
+    struct gr_model_config wide = model;
+    struct gr_lora_config config = config_of(".*down_proj");
+    struct gr_adapter *adapter = NULL;
+    const struct gr_lora_matrix *m;
+    float *values;
+
+    wide.intermediate_size = 4000;
+    wide.hidden_size = 600;
+    config.r = 16;
+    config.init = init;
+    ASSERT_OK(gr_adapter_create(&adapter, &wide, &config));
+    values = GR_NEW_ARRAY(float, adapter->elements);
+    gr_adapter_init_values(values, adapter, 3);
+    m = &adapter->matrix[1];
+    return of_b ? measure(values + m->b_begin, m->out * m->r)
+                : measure(values + m->a_begin, m->r * m->in);
+}
+
+TEST(lora_initial_values_are_those_of_peft)
+{
+    struct moments a = init_moments(GR_LORA_INIT_TRUE, false);
+    double bound = 1 / sqrt(4000);
+
+    ASSERT_NEAR(a.mean, 0, bound / 50);
+    ASSERT_NEAR(a.deviation, bound / sqrt(3), bound / 100);
+    ASSERT(a.largest <= bound && a.largest > 0.999 * bound);
+    ASSERT_NEAR(init_moments(GR_LORA_INIT_TRUE, true).largest, 0, 0);
+    a = init_moments(GR_LORA_INIT_GAUSSIAN, false);
+    ASSERT_NEAR(a.mean, 0, 1.0 / 16 / 50);
+    ASSERT_NEAR(a.deviation, 1.0 / 16, 1.0 / 16 / 50);
+    ASSERT(a.largest > 3.5 / 16);
+    ASSERT_NEAR(init_moments(GR_LORA_INIT_GAUSSIAN, true).largest, 0, 0);
+    a = init_moments(GR_LORA_INIT_FALSE, true);
+    ASSERT_NEAR(a.deviation, 0.25 / sqrt(3), 0.01);
+}
+
+static void save(const char *dir, const char *name, struct gr_buffer *bytes)
+{
+    char *path = gr_format("%s/%s", dir, name);
+
+    ASSERT_OK(gr_store_put_path(path, bytes->data, (int64_t)bytes->length));
+    gr_free(path);
+}
+
+TEST(peft_files_written_are_read_back_the_same)
+{
+    struct gr_lora_config config = config_of("all-linear"), read = {0};
+    struct gr_adapter *adapter, *again;
+    struct gr_buffer json = {0}, weights = {0}, second = {0};
+    const char *dir = ".";
+    float *values, *found;
+
+    gr_test_enter_folder();
+    config.lora_dropout = 0.1;
+    adapter = create(&config);
+    values = GR_NEW_ARRAY(float, adapter->elements);
+    found = GR_NEW_ARRAY(float, adapter->elements);
+    for (int64_t i = 0; i < adapter->elements; i++)
+        values[i] = (float)i * 0.001f - 0.3f;
+    gr_peft_write_config(&json, adapter, "base");
+    gr_peft_write_weights(&weights, adapter, values);
+    save(dir, "adapter_config.json", &json);
+    save(dir, "adapter_model.safetensors", &weights);
+    ASSERT_OK(gr_peft_read_config(&read, dir));
+    again = create(&read);
+    ASSERT_OK(gr_peft_read_weights(found, again, dir));
+    ASSERT_INT(again->elements, adapter->elements);
+    ASSERT(memcmp(found, values, (size_t)adapter->elements * sizeof *values) == 0);
+    gr_peft_write_config(&second, again, "base");
+    ASSERT_TEXT(second.data, json.data);
+}
+
+/* Each of these would be computed wrongly if it were ignored. */
+TEST(peft_files_settings_graft_does_not_compute_are_refused)
+{
+    static const char *const settings[] = {
+        "\"use_dora\": true",
+        "\"bias\": \"all\"",
+        "\"lora_bias\": true",
+        "\"modules_to_save\": [\"lm_head\"]",
+        "\"layers_to_transform\": [0]",
+        "\"fan_in_fan_out\": true",
+        "\"exclude_modules\": [\"q_proj\"]",
+        "\"peft_type\": \"IA3\"",
+        "\"trainable_token_indices\": [1]",
+    };
+    const char *dir = ".";
+
+    gr_test_enter_folder();
+    for (int64_t i = 0; i < GR_COUNT(settings); i++) {
+        bool is_type = strstr(settings[i], "peft_type") != NULL;
+        char *text = gr_format("{\"r\": 4, %s%s, \"target_modules\": [\"q_proj\"]}", settings[i],
+                               is_type ? "" : ", \"peft_type\": \"LORA\"");
+        struct gr_buffer bytes = {.data = text, .length = strlen(text)};
+        struct gr_lora_config config = {0};
+
+        save(dir, "adapter_config.json", &bytes);
+        ASSERT_MSG(gr_peft_read_config(&config, dir) == GR_ERR_DATA, "%s is accepted", settings[i]);
+        ASSERT(strstr(gr_error_message(), "(found ") != NULL);
+        gr_error_clear();
+        gr_free(text);
+    }
+}
+
+TEST(peft_files_missing_and_extra_tensors_are_refused)
+{
+    struct gr_lora_config config = config_of("all-linear"), fewer = config_of(".*(q|v)_proj");
+    struct gr_adapter *all = create(&config), *some = create(&fewer);
+    struct gr_buffer weights = {0};
+    const char *dir = ".";
+    float *values = GR_NEW_ARRAY(float, all->elements);
+
+    gr_test_enter_folder();
+    gr_peft_write_weights(&weights, all, values);
+    save(dir, "adapter_model.safetensors", &weights);
+    ASSERT_INT(gr_peft_read_weights(values, some, dir), GR_ERR_DATA);
+    ASSERT(strstr(gr_error_message(), "is not part of the adapter") != NULL);
+    gr_error_clear();
+    gr_buffer_clear(&weights);
+    gr_peft_write_weights(&weights, some, values);
+    save(dir, "adapter_model.safetensors", &weights);
+    ASSERT_INT(gr_peft_read_weights(values, all, dir), GR_ERR_DATA);
+    ASSERT(strstr(gr_error_message(), "is missing") != NULL);
+    gr_error_clear();
+    values[5] = NAN;
+    gr_buffer_clear(&weights);
+    gr_peft_write_weights(&weights, some, values);
+    save(dir, "adapter_model.safetensors", &weights);
+    ASSERT_INT(gr_peft_read_weights(values, some, dir), GR_ERR_DATA);
+    ASSERT(strstr(gr_error_message(), "element 5 is not finite (found nan, expected a number)") !=
+           NULL);
+}
