@@ -20,12 +20,12 @@ struct gr_text_list {
 };
 
 /* Pattern -> value, in the order of the file: the first match counts. */
-struct gr_pattern {
+struct gr_pattern_value {
     char *pattern;
     int64_t value;
 };
 struct gr_pattern_map {
-    struct gr_pattern *item;
+    struct gr_pattern_value *item;
     int64_t count;
 };
 

@@ -414,7 +414,7 @@ static gr_status read_map(const struct input *in, union value *value)
         if (status != GR_OK)
             return status;
         map->item = gr_realloc(map->item, map->count + 1, sizeof *map->item);
-        map->item[map->count++] = (struct gr_pattern){gr_strdup(scalar_text(key)), number};
+        map->item[map->count++] = (struct gr_pattern_value){gr_strdup(scalar_text(key)), number};
     }
     return GR_OK;
 }

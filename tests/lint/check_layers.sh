@@ -45,7 +45,7 @@ only_in()
 only_in 'kernels/base/env\.c' '\b(secure_)?getenv *\(' 'only kernels/base/env.c reads the environment' \
     "${products[@]}"
 only_in 'kernels/cpu/matmul\.c' '^ *# *include.*dnnl' 'only kernels/cpu/matmul.c calls oneDNN' \
-    "${sources[@]}"
+    "${products[@]}"
 only_in '(kernels/cuda|tests/emu)/[^:]*' '^ *# *(el)?if.*CUDA' 'no #if for CUDA outside kernels/cuda/' \
     "${sources[@]}"
 lint_end

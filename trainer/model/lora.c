@@ -6,7 +6,7 @@
 #include "kernels/base/alloc.h"
 #include "kernels/base/buffer.h"
 #include "kernels/base/philox.h"
-#include "trainer/model/pattern.h"
+#include "trainer/model/name_match.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -128,7 +128,7 @@ static gr_status is_target(bool *result, bool *used, const struct gr_lora_config
         if (strcmp(config->target_regex, "all-linear") == 0)
             *result = true;
         else
-            return gr_pattern_full_match(result, config->target_regex, name, "lora.target_modules");
+            return gr_name_full_match(result, config->target_regex, name, "lora.target_modules");
         return GR_OK;
     }
     for (int64_t i = 0; i < config->target_count; i++) {
@@ -146,8 +146,8 @@ static gr_status add_matrix(struct gr_adapter *adapter, const struct gr_model_co
     struct gr_lora_matrix *matrix = &adapter->matrix[adapter->count];
     double r = (double)config->r, alpha = config->lora_alpha;
 
-    GR_TRY(gr_pattern_lookup(&r, &config->rank_pattern, name, "lora.rank_pattern"));
-    GR_TRY(gr_pattern_lookup(&alpha, &config->alpha_pattern, name, "lora.alpha_pattern"));
+    GR_TRY(gr_name_map_lookup(&r, &config->rank_pattern, name, "lora.rank_pattern"));
+    GR_TRY(gr_name_map_lookup(&alpha, &config->alpha_pattern, name, "lora.alpha_pattern"));
     *matrix = (struct gr_lora_matrix){.layer = (int)layer,
                                       .module = module,
                                       .r = (int64_t)r,

@@ -1,5 +1,5 @@
-/* Module-name patterns on Oniguruma with Python's syntax.  See pattern.h. */
-#include "trainer/model/pattern.h"
+/* Module-name patterns on Oniguruma with Python's syntax.  See name_match.h. */
+#include "trainer/model/name_match.h"
 
 #include "kernels/base/alloc.h"
 
@@ -33,8 +33,8 @@ static gr_status match(bool *matches, const char *expression, const char *shown,
     return GR_OK;
 }
 
-gr_status gr_pattern_full_match(bool *matches, const char *expression, const char *name,
-                                const char *key)
+gr_status gr_name_full_match(bool *matches, const char *expression, const char *name,
+                             const char *key)
 {
     char *whole = gr_format("(?:%s)\\Z", expression);
     gr_status status = match(matches, whole, expression, name, key);
@@ -43,8 +43,8 @@ gr_status gr_pattern_full_match(bool *matches, const char *expression, const cha
     return status;
 }
 
-gr_status gr_pattern_lookup(double *value, const struct gr_name_map *map, const char *name,
-                            const char *key)
+gr_status gr_name_map_lookup(double *value, const struct gr_name_map *map, const char *name,
+                             const char *key)
 {
     gr_status status = GR_OK;
     bool matches = false;
