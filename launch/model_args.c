@@ -2,6 +2,7 @@
 #include "launch/model_args.h"
 
 #include "kernels/base/alloc.h"
+#include "launch/job.h"
 #include "trainer/model/peft_files.h"
 #include "trainer/run/device_config.h"
 #include "trainer/run/not_yet.h"
@@ -41,7 +42,7 @@ gr_status gr_model_session_open(struct gr_model_session *s, const struct gr_args
     gr_free(s->config.model);
     s->config.model = gr_strdup(gr_args_text(args, "model"));
     GR_TRY(fit_length(&s->config, args));
-    GR_TRY(gr_comm_create(&s->comm, (double)s->config.dist.timeout_seconds));
+    GR_TRY(gr_job_join(&s->comm, (double)s->config.dist.timeout_seconds));
     GR_TRY(gr_device_open(&s->dev, &s->config, gr_comm_local_size(s->comm)));
     GR_TRY(gr_engine_load_model(&s->engine, &s->config, s->dev, s->comm));
     if (adapter == NULL)
@@ -66,11 +67,11 @@ out:
     return status;
 }
 
-void gr_model_session_close(struct gr_model_session *s)
+void gr_model_session_close(struct gr_model_session *s, gr_status status)
 {
     gr_engine_release(&s->engine);
     gr_device_destroy(s->dev);
-    gr_comm_destroy(s->comm);
+    gr_job_leave(s->comm, status);
     gr_adapter_destroy(s->adapter);
     gr_free(s->values);
     gr_config_release(&s->config);

@@ -27,6 +27,7 @@ struct gr_model_session {
 gr_status gr_model_session_open(struct gr_model_session *session, const struct gr_args *args);
 /* Loads the weights; memory for passes of `rows` rows. */
 gr_status gr_model_session_prepare(struct gr_model_session *session, int64_t rows);
-void gr_model_session_close(struct gr_model_session *session);
+/* status: of the command, see gr_job_leave. */
+void gr_model_session_close(struct gr_model_session *session, gr_status status);
 
 #endif
