@@ -81,6 +81,28 @@ expected='graft: error: host memory: converted weights of 0 MiB cannot be placed
 OMPI_MCA_btl=self,tcp ranks weights_that_rank_0_cannot_place 5 \
     bash -c 'trap "" XFSZ && ulimit -f 20 && exec "$@"' bash "${train[@]}" : "${train[@]}"
 
+# ---- evaluation ----
+expected='graft: error: GRAFT_ISA: unknown instruction set (found v9, expected v3 or v4 on x86-64)
+  hint: unset it to let graft choose
+'
+ranks eval_device_of_rank_0 2 env GRAFT_ISA=v9 "${eval[@]}" data.jsonl : "${eval[@]}" data.jsonl
+expected='graft: error: nowhere/adapter_config.json: there is no such file (found nothing, expected a file)
+  hint: check the path; a relative one starts at the working directory
+'
+ranks eval_adapter_of_rank_1 3 "${eval[@]}" data.jsonl : "${eval[@]}" data.jsonl --adapter nowhere
+expected='graft: error: broken.jsonl:3: broken JSON in column 27 ('"'}'"' expected near end of file)
+  hint: every line must hold one whole object, such as {"text": "..."}
+'
+ranks eval_data_of_rank_1 3 "${eval[@]}" data.jsonl : "${eval[@]}" broken.jsonl
+expected='graft: error: ./model: cannot be written: a folder has this name
+  hint: remove it or choose another place
+'
+ranks eval_dump_of_rank_0 2 "${eval[@]}" data.jsonl --dump model : "${eval[@]}" data.jsonl
+expected='graft: error: start: rank 1 has other evaluation data than rank 0
+  hint: every rank needs the same program, files and settings
+'
+ranks eval_other_data 2 "${eval[@]}" data.jsonl : "${eval[@]}" other.jsonl
+
 # ---- the rank that writes files is another one ----
 # The launcher's pod, by its hostfile.  Files of rank 1 end at 12 KiB: its metrics fail, and it says
 # so itself.
