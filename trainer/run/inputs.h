@@ -10,7 +10,7 @@
 struct gr_inputs {
     struct gr_tokenizer *tokenizer;
     struct gr_documents train, eval;
-    char tokenizer_hash[65]; /* tokenizer.json and tokenizer_config.json */
+    char tokenizer_hash[65]; /* every file the tokenizer is read from */
     char train_hash[65];     /* all training files, in order */
     char eval_hash[65];
 };
