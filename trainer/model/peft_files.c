@@ -210,7 +210,7 @@ static gr_status read_targets(struct gr_lora_config *config, const struct gr_jso
 }
 
 static gr_status read_pattern(struct gr_name_map *pattern, const struct gr_json *json,
-                              const char *key)
+                              const char *key, double min, double below)
 {
     gr_status status = GR_OK;
     struct gr_json object = {0};
@@ -222,11 +222,9 @@ static gr_status read_pattern(struct gr_name_map *pattern, const struct gr_json 
     pattern->value = GR_NEW_ARRAY(double, (int64_t)json_object_size(object.value));
     json_object_foreach(object.value, name, value)
     {
-        if (!json_is_number(value))
-            GR_TRY(gr_fail(GR_ERR_DATA, object.place, "the file is damaged",
-                           "%s (found %s, expected a number)", name, gr_json_type_name(value)));
-        pattern->key[pattern->count] = gr_strdup(name);
-        pattern->value[pattern->count++] = json_number_value(value);
+        GR_TRY(gr_json_need(&object, name));
+        GR_TRY(gr_json_number_in(&pattern->value[pattern->count], &object, name, min, below));
+        pattern->key[pattern->count++] = gr_strdup(name);
     }
 out:
     gr_json_release(&object);
@@ -243,13 +241,13 @@ gr_status gr_peft_read_config(struct gr_lora_config *config, const char *directo
     GR_TRY(gr_json_load(&json, path));
     GR_TRY(gr_json_need(&json, "peft_type"));
     GR_TRY(refuse_settings(&json));
-    GR_TRY(gr_json_int(&config->r, &json, "r", 1, INT32_MAX));
+    GR_TRY(gr_json_int(&config->r, &json, "r", 1, GR_LORA_MAX_R));
     GR_TRY(gr_json_number(&config->lora_alpha, &json, "lora_alpha"));
-    GR_TRY(gr_json_number(&config->lora_dropout, &json, "lora_dropout"));
+    GR_TRY(gr_json_number_in(&config->lora_dropout, &json, "lora_dropout", 0, 1));
     GR_TRY(gr_json_bool(&config->use_rslora, &json, "use_rslora"));
     GR_TRY(read_targets(config, &json));
-    GR_TRY(read_pattern(&config->rank_pattern, &json, "rank_pattern"));
-    GR_TRY(read_pattern(&config->alpha_pattern, &json, "alpha_pattern"));
+    GR_TRY(read_pattern(&config->rank_pattern, &json, "rank_pattern", 1, GR_LORA_MAX_R + 1));
+    GR_TRY(read_pattern(&config->alpha_pattern, &json, "alpha_pattern", -HUGE_VAL, HUGE_VAL));
 out:
     if (status != GR_OK)
         gr_lora_config_release(config);

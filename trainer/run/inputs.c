@@ -58,16 +58,15 @@ static gr_status hash_tokenizer(char hash[65], const char *model,
     return status;
 }
 
-/* The model's embedding must have a row for every token. */
-static gr_status check_vocabulary(const struct gr_documents *d, const struct gr_model_config *model,
-                                  const char *directory)
+gr_status gr_check_vocabulary(const uint32_t *ids, int64_t count,
+                              const struct gr_model_config *model, const char *directory)
 {
-    for (int64_t i = 0; i < d->token_count; i++) {
-        if (d->tokens[i] >= model->vocab_size)
+    for (int64_t i = 0; i < count; i++) {
+        if (ids[i] >= model->vocab_size)
             return gr_fail(GR_ERR_DATA, directory, "tokenizer.json belongs to another model",
                            "the tokenizer gives ids the model does not have (found %lld, expected "
                            "less than vocab_size %lld)",
-                           (long long)d->tokens[i], (long long)model->vocab_size);
+                           (long long)ids[i], (long long)model->vocab_size);
     }
     return GR_OK;
 }
@@ -89,7 +88,7 @@ static gr_status read_documents(struct gr_documents *documents, char hash[65],
     if (files->count == 0)
         goto out;
     GR_TRY(gr_records_read(documents, inputs->tokenizer, names, files->count, &options));
-    GR_TRY(check_vocabulary(documents, m, c->model));
+    GR_TRY(gr_check_vocabulary(documents->tokens, documents->token_count, m, c->model));
     GR_TRY(hash_data(hash, files, hashing));
 out:
     return status;

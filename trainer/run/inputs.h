@@ -21,6 +21,11 @@ gr_status gr_inputs_load(struct gr_inputs *inputs, const struct gr_config *confi
                          const struct gr_model_config *model, int threads);
 void gr_inputs_release(struct gr_inputs *inputs);
 
+/* The model's embedding must have a row for every token; directory: the model's, for the message.
+ */
+gr_status gr_check_vocabulary(const uint32_t *ids, int64_t count,
+                              const struct gr_model_config *model, const char *directory);
+
 /* data.cache_dir, "auto" resolved; caller frees. */
 char *gr_cache_dir(const struct gr_config *config);
 
