@@ -40,20 +40,26 @@ static const struct {
     {"trainable_token_indices", "null"},
     {"use_dora", "false"},
 };
-/* Their value does not matter to the computation.  Written for readers that expect them. */
+/* Written for readers that expect them; their value does not matter to the computation. */
 static const struct {
     const char *key, *value;
 } free_settings[] = {
-    {"inference_mode", "true"},     {"megatron_core", "\"megatron.core\""},
-    {"peft_version", "\"0.21.2\""}, {"qalora_group_size", "16"}, /* use_qalora decides */
+    {"inference_mode", "true"},
+    {"megatron_core", "\"megatron.core\""},
+    {"peft_version", "\"0.21.2\""},
     {"revision", "null"},
 };
 /* Settings of gr_lora_config, and two that say nothing alone. */
 static const char *const other_settings[] = {
-    "alpha_pattern",     "base_model_name_or_path",
-    "init_lora_weights", "lora_alpha",
-    "lora_dropout",      "r",
-    "rank_pattern",      "target_modules",
+    "alpha_pattern",
+    "base_model_name_or_path",
+    "init_lora_weights",
+    "lora_alpha",
+    "lora_dropout",
+    "qalora_group_size",
+    "r",
+    "rank_pattern",
+    "target_modules",
     "use_rslora",
 };
 
