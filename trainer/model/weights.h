@@ -69,7 +69,8 @@ struct gr_weight_sharing {
 
 /* Two calls load all tensors as f32.
  * load: what each rank does alone.  Missing, extra, misshapen or non-finite tensors: ERR_DATA with
- * the tensor's name, found and expected.  hash: 64 hex digits and NUL, over all weight files.
+ * the tensor's name, found and expected.  hash: 64 hex digits and NUL, over config.json
+ * and all weight files.
  * share: the ranks of a host wait for each other, so first they agree that none has failed in load;
  * afterwards the tensors can be used. */
 gr_status gr_weights_load(struct gr_weights *weights, char hash[65],
