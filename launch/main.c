@@ -7,11 +7,12 @@
 #include "kernels/base/nearest.h"
 #include "launch/cmd.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
 /* A silent rank that failed gives the one that speaks this long to print the message. */
-#define SPEAKER_FIRST_NS INT64_C(1000000000)
+#define SPEAKER_FIRST_NS INT64_C(2000000000)
 
 static const struct gr_command *const commands[] = {
     &gr_cmd_train,    &gr_cmd_eval,   &gr_cmd_generate,
@@ -102,6 +103,16 @@ static gr_status close_stdout(void)
     return gr_fail(GR_ERR_USAGE, "stdout", "is the disk full?", "the output cannot be written");
 }
 
+/* The end of a rank that does not speak.  Where all ranks fail alike the one that speaks says why,
+ * and mpirun ends the job while this one waits; who is still there has failed alone. */
+static void fail_silently(const char *rank)
+{
+    signal(SIGTERM, SIG_DFL);
+    gr_sleep_ns(SPEAKER_FIRST_NS);
+    if (gr_error_is_set() && !gr_error_is_shared())
+        gr_print_error_of_rank(rank == NULL ? "unknown" : rank);
+}
+
 int main(int argc, char **argv)
 {
     const char *rank = gr_env(GR_ENV_OMPI_COMM_WORLD_RANK);
@@ -113,7 +124,7 @@ int main(int argc, char **argv)
     if (status == GR_OK)
         status = close_stdout();
     if (!gr_log_does_speak() && status != GR_OK)
-        gr_sleep_ns(SPEAKER_FIRST_NS); /* mpirun ends the job at the first rank that fails */
+        fail_silently(rank);
     else if (gr_error_is_set())
         gr_print_error();
     return gr_status_exit_code(status);

@@ -62,6 +62,15 @@ ranks()
     fi
 }
 
+# ---- before the ranks know each other ----
+expected='graft: error: rank 1: nowhere.yaml: the configuration cannot be read (found nothing, expected a file)
+  hint: name the YAML file of the run
+'
+ranks run_yaml_of_rank_1 2 "${train[@]}" : "$graft" train nowhere.yaml
+expected=${expected/rank 1: /}
+ranks run_yaml_of_rank_0 2 "$graft" train nowhere.yaml : "${train[@]}"
+ranks run_yaml_of_both 2 "$graft" train nowhere.yaml : "$graft" train nowhere.yaml
+
 # ---- starting ----
 expected='graft: error: GRAFT_ISA: unknown instruction set (found v9, expected v3 or v4 on x86-64)
   hint: unset it to let graft choose
