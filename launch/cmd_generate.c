@@ -139,4 +139,5 @@ const struct gr_command gr_cmd_generate = {
              "[--temperature X] [--top-p X] [--seed N]",
     .summary = "continue a text or answer a message",
     .options = options,
+    .is_alone = true,
 };

@@ -57,6 +57,19 @@ static gr_status find_command(const struct gr_command **command, const char *nam
     return GR_ERR_USAGE;
 }
 
+/* Before anything is joined: all ranks refuse alike. */
+static gr_status check_ranks(const struct gr_command *command)
+{
+    const char *ranks = gr_env(GR_ENV_OMPI_COMM_WORLD_SIZE);
+    char place[32];
+
+    if (!command->is_alone || ranks == NULL || strcmp(ranks, "1") == 0)
+        return GR_OK;
+    snprintf(place, sizeof place, "graft %s", command->name);
+    return gr_fail(GR_ERR_USAGE, place, "start it without mpirun",
+                   "this command runs alone (found %s ranks, expected 1)", ranks);
+}
+
 static gr_status run_command(const char *name, int argc, char **argv)
 {
     const struct gr_command *command = NULL;
@@ -65,10 +78,12 @@ static gr_status run_command(const char *name, int argc, char **argv)
 
     GR_TRY(find_command(&command, name));
     GR_TRY(gr_args_create(&args, command, argc, argv));
-    if (gr_args_wants_help(args))
+    if (gr_args_wants_help(args)) {
         print_command_help(command);
-    else
-        status = command->run(args);
+        goto out;
+    }
+    GR_TRY(check_ranks(command));
+    status = command->run(args);
 out:
     gr_args_destroy(args);
     return status;
