@@ -10,6 +10,9 @@
 #include <string.h>
 #include <sys/random.h>
 
+static const char diverged_hint[] =
+    "start again with a lower train.learning_rate and another output";
+
 /* cos and sin for positions 0..max_length-1: every document begins at 0 and fits into a pack. */
 static gr_status make_rope_tables(struct gr_engine *e, struct gr_arena *arena)
 {
@@ -263,8 +266,7 @@ static gr_status report_divergence(struct gr_engine *e, int trial, int64_t step,
             break;
         }
     }
-    return gr_fail(GR_ERR_DIVERGED, "train",
-                   "lower train.learning_rate; the last checkpoint still stands",
+    return gr_fail(GR_ERR_DIVERGED, "train", diverged_hint,
                    "not finite in step %lld, micro-batch %lld: gradient of %s", (long long)step,
                    (long long)m, name);
 }
@@ -277,8 +279,7 @@ static gr_status check_finite(struct gr_engine *e, const struct gr_sums *sums, i
 
     for (int i = 0; i < e->trials; i++) {
         if (!isfinite(sums[i].loss))
-            GR_TRY(gr_fail(GR_ERR_DIVERGED, "train",
-                           "lower train.learning_rate; the last checkpoint still stands",
+            GR_TRY(gr_fail(GR_ERR_DIVERGED, "train", diverged_hint,
                            "not finite in step %lld, micro-batch %lld: loss", (long long)step,
                            (long long)m));
         GR_TRY(norm_of(&norm, e, e->gradient[i]));
@@ -365,11 +366,15 @@ static gr_status update_trial(struct gr_engine *e, struct gr_update *update, str
                                  .learning_rate = gr_trial_learning_rate(trial, c, step)};
     gr_scale(e->dev, gradient, (float)(1.0 / (double)sums->supervised));
     GR_TRY(norm_of(&update->grad_norm, e, gradient));
+    if (!isfinite(update->grad_norm)) /* finite leaves, but not their sum */
+        GR_TRY(gr_fail(GR_ERR_DIVERGED, "train", diverged_hint,
+                       "not finite in step %lld: the sum of the gradients (found %g, expected a "
+                       "finite norm)",
+                       (long long)step, update->grad_norm));
     if (limit > 0 && limit / (update->grad_norm + 1e-6) < 1)
         gr_scale(e->dev, gradient, (float)(limit / (update->grad_norm + 1e-6)));
     for (int i = 0; i < trial->spans; i++)
-        trial->span[i].learning_rate =
-            (float)(update->learning_rate * (double)trial->span_ratio[i]);
+        trial->span[i].learning_rate = update->learning_rate * trial->span_ratio[i];
     gr_adamw(e->dev, &adamw);
     GR_TRY(gr_device_sync(e->dev));
 out:
