@@ -5,6 +5,7 @@
 #include "data/store/store.h"
 #include "kernels/base/alloc.h"
 #include "kernels/base/clock.h"
+#include "kernels/base/failpoint.h"
 #include "kernels/base/log.h"
 #include "trainer/events/events.h"
 #include "trainer/run/device_config.h"
@@ -98,10 +99,16 @@ static gr_status train_steps(struct run *r)
     for (int64_t step = 1; step <= r->total_steps; step++) {
         int64_t begin_ns = gr_clock_ns();
 
-        for (int64_t m = begin; m < end && status == GR_OK; m++)
-            status = gr_engine_micro_batch(&r->engine, step, m); /* one leaf of the tree */
+        for (int64_t m = begin; m < end && status == GR_OK; m++) {
+            status = gr_failpoint(GR_FAILPOINT_MICRO_BATCH);
+            if (status == GR_OK)
+                status = gr_engine_micro_batch(&r->engine, step, m); /* one leaf of the tree */
+        }
+        if (status == GR_OK)
+            status = gr_failpoint(GR_FAILPOINT_STEP_COMPUTED);
         GR_TRY(gr_comm_agree_status(r->comm, status, "step"));
         GR_TRY(gr_engine_update(&r->engine, &r->update, step)); /* sum, 1/N, clip, AdamW */
+        GR_TRY(gr_comm_agree_status(r->comm, gr_failpoint(GR_FAILPOINT_STEP_UPDATED), "step"));
         log_step(r, step, begin_ns);
         GR_TRY(evaluate(r, step));
     }

@@ -4,6 +4,7 @@
 #include "data/hash.h"
 #include "data/json.h"
 #include "kernels/base/alloc.h"
+#include "kernels/base/failpoint.h"
 #include "trainer/model/peft_files.h"
 
 #include <stdlib.h>
@@ -161,9 +162,13 @@ gr_status gr_run_finish(struct gr_store *store, const struct gr_adapter *adapter
     json_object_set_new(done, "train_loss", json_real(final_loss));
     gr_peft_write_weights(&weights, adapter, values);
     gr_peft_write_config(&config, adapter, base_model);
+    GR_TRY(gr_failpoint(GR_FAILPOINT_EXPORT_WEIGHTS));
     GR_TRY(export(store, hashes, "adapter/adapter_model.safetensors", &weights));
+    GR_TRY(gr_failpoint(GR_FAILPOINT_EXPORT_CONFIG));
     GR_TRY(export(store, hashes, "adapter/adapter_config.json", &config));
+    GR_TRY(gr_failpoint(GR_FAILPOINT_DONE_BEFORE));
     GR_TRY(put_json(store, "done.json", done, false));
+    GR_TRY(gr_failpoint(GR_FAILPOINT_DONE_AFTER));
 out:
     json_decref(done);
     gr_buffer_release(&weights);
