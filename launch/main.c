@@ -3,11 +3,13 @@
 #include "kernels/base/alloc.h"
 #include "kernels/base/clock.h"
 #include "kernels/base/env.h"
+#include "kernels/base/failpoint.h"
 #include "kernels/base/log.h"
 #include "kernels/base/nearest.h"
 #include "launch/cmd.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* A silent rank that failed gives the one that speaks this long to print the message. */
@@ -109,7 +111,9 @@ int main(int argc, char **argv)
 
     /* Before ranks can talk, what all of them would say the first one says. */
     gr_log_speaks(rank == NULL || strcmp(rank, "0") == 0);
-    status = run(argc, argv);
+    status = gr_failpoints_init(gr_env(GR_ENV_GRAFT_FAIL), rank == NULL ? 0 : atoi(rank));
+    if (status == GR_OK)
+        status = run(argc, argv);
     if (status == GR_OK)
         status = close_stdout();
     if (!gr_log_does_speak() && status != GR_OK)

@@ -32,10 +32,11 @@ static gr_status export_again(struct gr_persist *p, const struct gr_adapter *ada
         GR_TRY(gr_run_look(&end, p->store));
     }
     if (end != GR_RUN_DONE)
-        GR_TRY(gr_fail(GR_ERR_CORRUPT, p->store->url, "train again in another output",
-                       "the finished adapter is gone (found %lld checkpoints, expected the last one "
-                       "of the run)",
-                       (long long)rows.count));
+        GR_TRY(
+            gr_fail(GR_ERR_CORRUPT, p->store->url, "train again in another output",
+                    "the finished adapter is gone (found %lld checkpoints, expected the last one "
+                    "of the run)",
+                    (long long)rows.count));
     gr_note("the adapter was missing or changed: exported again");
 out:
     gr_checkpoint_rows_release(&rows);

@@ -1,5 +1,5 @@
-/* A run and its directory: who may write there, where training goes on from, what is saved when, and
- * how it ends.  All ranks call these together; only the I/O rank touches files. */
+/* A run and its directory: who may write there, where training goes on from, what is saved when,
+ * and how it ends.  All ranks call these together; only the I/O rank touches files. */
 #ifndef GR_TRAINER_PERSIST_H
 #define GR_TRAINER_PERSIST_H
 

@@ -1,6 +1,6 @@
-/* Saving off the step: two host buffers and a thread.  The loop copies a snapshot and trains on; the
- * thread makes it durable and collects garbage.  Only the I/O rank has one.  The protocol itself is
- * trainer/state; this adds the thread and nothing else. */
+/* Saving off the step: two host buffers and a thread.  The loop copies a snapshot and trains on;
+ * the thread makes it durable and collects garbage.  Only the I/O rank has one.  The protocol
+ * itself is trainer/state; this adds the thread and nothing else. */
 #ifndef GR_TRAINER_SAVER_H
 #define GR_TRAINER_SAVER_H
 

@@ -1,6 +1,6 @@
 /* A snapshot: everything an adapter's training is, at a step boundary, in host memory; and the same
- * as the objects of a checkpoint.  No randomness and no data cursor beyond the step number: both are
- * functions of it. */
+ * as the objects of a checkpoint.  No randomness and no data cursor beyond the step number: both
+ * are functions of it. */
 #ifndef GR_TRAINER_SNAPSHOT_H
 #define GR_TRAINER_SNAPSHOT_H
 
@@ -19,8 +19,8 @@ struct gr_snapshot {
 void gr_snapshot_init(struct gr_snapshot *snapshot, int64_t elements);
 void gr_snapshot_release(struct gr_snapshot *snapshot);
 
-/* Fills *c with adapter_model.safetensors, adapter_config.json and optimizer.safetensors; buffers of
- * an earlier use are used again. */
+/* Fills *c with adapter_model.safetensors, adapter_config.json and optimizer.safetensors; buffers
+ * of an earlier use are used again. */
 void gr_snapshot_pack(struct gr_checkpoint *c, const struct gr_snapshot *snapshot,
                       const struct gr_adapter *adapter, const char *base_model);
 /* The way back.  Errors: ERR_DATA when an object is not what the adapter needs. */

@@ -4,6 +4,7 @@
 #include "data/show.h"
 #include "kernels/base/alloc.h"
 #include "kernels/base/clock.h"
+#include "kernels/base/failpoint.h"
 #include "kernels/base/log.h"
 #include "trainer/events/events.h"
 #include "trainer/run/device_config.h"
@@ -100,33 +101,45 @@ static gr_status save(struct run *r, bool *stops, int64_t step, bool is_best)
         wants |= WANTS_SAVE;
     GR_TRY(gr_comm_agree(r->comm, &wants, "step"));
     *stops = (wants & WANTS_STOP) != 0 && step < r->total_steps;
-    if (*stops || is_best)
+    status = gr_failpoint(GR_FAILPOINT_STEP_UPDATED);
+    if (status == GR_OK && (*stops || is_best))
         status = gr_persist_save(&r->persist, &r->engine, step, false);
-    else if ((wants & WANTS_SAVE) != 0 && step < r->total_steps)
+    else if (status == GR_OK && (wants & WANTS_SAVE) != 0 && step < r->total_steps)
         status = gr_persist_save(&r->persist, &r->engine, step, true);
     GR_TRY(gr_comm_agree_status(r->comm, status, "save"));
 out:
     return status;
 }
 
-/* data -> forward -> backward for this rank's micro-batches, reduce -> update for all, save. */
-static gr_status train_steps(struct run *r)
+/* This rank's leaves of the tree: data -> forward -> backward, micro-batch by micro-batch. */
+static gr_status compute_block(struct run *r, int64_t step)
 {
     gr_status status = GR_OK;
     int64_t micro_batches = r->config->train.micro_batches;
     int size = gr_comm_size(r->comm), rank = gr_comm_rank(r->comm);
-    int64_t begin = gr_tree_block_begin(micro_batches, size, rank);
     int64_t end = gr_tree_block_begin(micro_batches, size, rank + 1);
+
+    GR_TRY(gr_persist_status(&r->persist));
+    for (int64_t m = gr_tree_block_begin(micro_batches, size, rank); m < end; m++) {
+        GR_TRY(gr_failpoint(GR_FAILPOINT_MICRO_BATCH));
+        GR_TRY(gr_engine_micro_batch(&r->engine, step, m));
+    }
+    GR_TRY(gr_failpoint(GR_FAILPOINT_STEP_COMPUTED));
+out:
+    return status;
+}
+
+/* Whatever one rank fails at, all leave the step together. */
+static gr_status train_steps(struct run *r)
+{
+    gr_status status = GR_OK;
     bool stops = false, is_best = false;
 
     GR_TRY(save(r, &stops, r->done_steps, false)); /* a stop may have come before the first step */
     while (r->done_steps < r->total_steps && !stops) {
         int64_t step = r->done_steps + 1, begin_ns = gr_clock_ns();
 
-        status = gr_persist_status(&r->persist);
-        for (int64_t m = begin; m < end && status == GR_OK; m++)
-            status = gr_engine_micro_batch(&r->engine, step, m); /* one leaf of the tree */
-        GR_TRY(gr_comm_agree_status(r->comm, status, "step"));
+        GR_TRY(gr_comm_agree_status(r->comm, compute_block(r, step), "step"));
         GR_TRY(gr_engine_update(&r->engine, &r->update, step)); /* sum, 1/N, clip, AdamW */
         r->done_steps = step;
         log_step(r, step, begin_ns);

@@ -6,9 +6,9 @@
 #include "trainer/run/comm.h"
 
 struct gr_train_options {
-    int64_t expect_ranks; /* 0: any */
-    bool is_terminal;     /* stderr is one: progress bar, colours */
-    bool takeover;        /* fence whoever else works in the output */
+    int64_t expect_ranks;         /* 0: any */
+    bool is_terminal;             /* stderr is one: progress bar, colours */
+    bool takeover;                /* fence whoever else works in the output */
     bool (*stop_requested)(void); /* a signal asked this process to stop after the step */
 };
 
