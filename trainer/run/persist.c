@@ -61,7 +61,7 @@ static gr_status open_on_io_rank(bool *is_done, struct gr_persist *p,
         GR_TRY(export_again(p, adapter));
     if (*is_done)
         goto out;
-    GR_TRY(gr_lock_create(&p->lock, p->config->output, takeover));
+    GR_TRY(gr_run_lock_take(&p->lock, p->config->output, takeover, GR_RUN_LOCK_PATIENCE_S));
     gr_config_print(&yaml, p->config, false);
     GR_TRY(p->store->ops->put(p->store, "config.yaml", yaml.data, (int64_t)yaml.length));
 out:
@@ -290,7 +290,7 @@ void gr_persist_release(struct gr_persist *p)
 {
     gr_saver_destroy(p->saver);
     gr_state_destroy(p->state);
-    gr_lock_destroy(p->lock);
+    gr_run_lock_release(p->lock);
     gr_store_close(p->store);
     memset(p, 0, sizeof *p);
 }

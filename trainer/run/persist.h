@@ -14,7 +14,7 @@ struct gr_persist {
     bool is_io_rank;
     /* the I/O rank's; NULL elsewhere */
     struct gr_store *store;
-    struct gr_lock *lock;
+    struct gr_run_lock *lock;
     struct gr_state *state;
     struct gr_saver *saver;
     int64_t last_save_ns; /* when the last save was handed over */
