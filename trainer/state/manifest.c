@@ -1,6 +1,7 @@
 /* Manifests as JSON, and the bytes they vouch for.  See manifest.h. */
 #include "trainer/state/manifest.h"
 
+#include "kernels/base/failpoint.h"
 #include "kernels/base/alloc.h"
 #include "trainer/state/record.h"
 
@@ -222,6 +223,7 @@ gr_status gr_manifest_load(struct gr_checkpoint *c, const struct gr_access *a,
     c->object_count = m->object_count;
     for (int64_t i = 0; i < m->object_count; i++) {
         memcpy(c->object[i].name, m->object[i].name, sizeof c->object[i].name);
+        GR_TRY(gr_failpoint(GR_FAILPOINT_RESUME_OBJECT));
         GR_TRY(load_object(&c->object[i].bytes, a, m, &m->object[i]));
     }
 out:

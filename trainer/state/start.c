@@ -5,6 +5,7 @@
  * an older base. */
 #include "trainer/state/state.h"
 
+#include "kernels/base/failpoint.h"
 #include "kernels/base/alloc.h"
 #include "kernels/base/log.h"
 #include "trainer/state/history.h"
@@ -146,11 +147,14 @@ static gr_status take_term(bool *is_ours, struct gr_state *s, const struct gr_hi
     snprintf(t->base_hash, sizeof t->base_hash, "%s", s->last.hash);
     gr_term_write(&s->record, t);
     gr_key_term(key, t->term);
+    GR_TRY(gr_failpoint(GR_FAILPOINT_TERM_BEFORE));
     status = gr_access_put_if_absent(a, key, s->record.data, (int64_t)s->record.length);
     if (status == GR_ERR_EXISTS) { /* another's, or ours, put by a try whose answer was lost */
         gr_error_clear();
         status = GR_OK;
     }
+    if (status == GR_OK)
+        status = gr_failpoint(GR_FAILPOINT_TERM_AFTER);
     if (status == GR_OK)
         status = read_back(is_ours, a, key, &s->record);
 out:
@@ -188,6 +192,7 @@ static gr_status start_round(bool *is_done, struct gr_state *s, struct gr_checkp
 
     memset(&s->last, 0, sizeof s->last);
     if (!s->options.fresh) {
+        GR_TRY(gr_failpoint(GR_FAILPOINT_RESUME_CHOOSE));
         GR_TRY(choose(&choice, &m, h, s->options.run_hash));
         if (choice == CHOICE_AGAIN)
             goto out;
@@ -207,6 +212,7 @@ static gr_status start_round(bool *is_done, struct gr_state *s, struct gr_checkp
             goto out;
         }
         GR_TRY(status);
+        GR_TRY(gr_failpoint(GR_FAILPOINT_RESUME_STAGED));
     }
     *is_done = true;
 out:
