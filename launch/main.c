@@ -7,6 +7,7 @@
 #include "kernels/base/log.h"
 #include "kernels/base/nearest.h"
 #include "launch/cmd.h"
+#include "launch/signals.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -109,6 +110,7 @@ int main(int argc, char **argv)
     const char *rank = gr_env(GR_ENV_OMPI_COMM_WORLD_RANK);
     gr_status status = GR_OK;
 
+    gr_signals_init();
     /* Before ranks can talk, what all of them would say the first one says. */
     gr_log_speaks(rank == NULL || strcmp(rank, "0") == 0);
     status = gr_failpoints_init(gr_env(GR_ENV_GRAFT_FAIL), rank == NULL ? 0 : atoi(rank));
