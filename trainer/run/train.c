@@ -263,7 +263,7 @@ out:
 static void device_kind(char text[128], const struct run *r)
 {
     snprintf(text, 128, "%s %s, %s, f32", gr_device_name(r->dev), gr_device_isa(r->dev),
-             gr_device_libraries(r->dev));
+             gr_device_libraries());
 }
 
 /* Memory, fresh adapters, and over them the newest good checkpoint; then the sinks. */

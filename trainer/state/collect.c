@@ -5,8 +5,8 @@
  * manifest back. */
 #include "trainer/state/collect.h"
 
-#include "kernels/base/failpoint.h"
 #include "kernels/base/alloc.h"
+#include "kernels/base/failpoint.h"
 #include "trainer/state/history.h"
 #include "trainer/state/internal.h"
 #include "trainer/state/record.h"

@@ -1,8 +1,8 @@
 /* Manifests as JSON, and the bytes they vouch for.  See manifest.h. */
 #include "trainer/state/manifest.h"
 
-#include "kernels/base/failpoint.h"
 #include "kernels/base/alloc.h"
+#include "kernels/base/failpoint.h"
 #include "trainer/state/record.h"
 
 #include <inttypes.h>

@@ -5,8 +5,8 @@
  * ours, which is success, or by another's, which means that we are fenced. */
 #include "trainer/state/state.h"
 
-#include "kernels/base/failpoint.h"
 #include "kernels/base/alloc.h"
+#include "kernels/base/failpoint.h"
 #include "trainer/state/internal.h"
 
 #include <inttypes.h>

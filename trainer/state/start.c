@@ -5,8 +5,8 @@
  * an older base. */
 #include "trainer/state/state.h"
 
-#include "kernels/base/failpoint.h"
 #include "kernels/base/alloc.h"
+#include "kernels/base/failpoint.h"
 #include "kernels/base/log.h"
 #include "trainer/state/history.h"
 #include "trainer/state/internal.h"
