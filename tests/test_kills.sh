@@ -6,52 +6,22 @@
 #   test_kills.sh GRAFT TOOL_RANDOM_MODEL --random N    N kills at random moments (seed: SEED)
 set -euo pipefail
 graft=$1 tool=$2
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_WAIT_POLICY=passive
-export XDG_CACHE_HOME=$work/cache
-steps=30
-
-"$tool" "$work/model" hidden_size=48 num_attention_heads=3 num_key_value_heads=1 head_dim=16 \
-    intermediate_size=90 num_hidden_layers=2
-for i in $(seq 1 60); do
-    printf '{"text": "document %d %s"}\n' "$i" "$(printf 'w%d ' $(seq 1 $((i * 37 % 50 + 3))))"
-done > "$work/data.jsonl"
-
-# train OUTPUT RANKS THREADS: one start; its messages are in $work/log
-train() {
-    mpirun -n "$2" --bind-to none --oversubscribe "$graft" train /dev/null \
-        --set model="$work/model" --set data.train="$work/data.jsonl" --set output="$work/$1" \
-        --set data.max_length=256 --set lora.r=3 --set lora.lora_dropout=0.1 \
-        --set train.micro_batches=3 --set train.max_steps=$steps --set train.learning_rate=1e-2 \
-        --set train.save_steps=3 --set device.threads="$3" > "$work/log" 2>&1
-}
-hash_of() { sha256sum < "$work/$1/adapter/adapter_model.safetensors" | cut -d' ' -f1; }
-
-train undisturbed 1 1 || { cat "$work/log"; exit 1; }
-reference=$(hash_of undisturbed)
-echo "undisturbed $reference"
-
-failed=0 kills=0 durable=0
-fail() {
-    failed=$((failed + 1))
-    echo "FAIL $*"
-    tail -20 "$work/log"
-}
+. "$(dirname "$0")/run_rig.sh"
+kills=0 durable=0
 
 # check_resume: what the last start resumed from, against the last durable line of all before it
 check_resume() {
     local resumed
-    resumed=$(sed -n 's/^graft: resumed: step \([0-9]*\).*/\1/p' "$work/log")
+    resumed=$(sed -n 's/^graft: resumed: step \([0-9]*\).*/\1/p' "$log")
     # a start that died before it told has nothing to check
     if [ -n "$resumed" ] && [ "$resumed" -lt "$durable" ]; then
         fail "$1: resumed at $resumed, but step $durable was durable"
     fi
-    if [ "$durable" -gt 0 ] && [ -z "$resumed" ] && grep -q '^step ' "$work/log"; then
+    if [ "$durable" -gt 0 ] && [ -z "$resumed" ] && grep -q '^step ' "$log"; then
         fail "$1: began anew, but step $durable was durable"
     fi
     local last
-    last=$(sed -n 's/^graft: durable: step \([0-9]*\)$/\1/p' "$work/log" | tail -1)
+    last=$(sed -n 's/^graft: durable: step \([0-9]*\)$/\1/p' "$log" | tail -1)
     if [ -n "$last" ] && [ "$last" -gt "$durable" ]; then durable=$last; fi
 }
 
@@ -129,5 +99,5 @@ else
 fi
 echo "kills by place:"
 for kind in "${!histogram[@]}"; do printf '  %-16s %d\n' "$kind" "${histogram[$kind]}"; done | sort
-echo "$((kills - failed)) passed, $failed failed"
-[ "$failed" = 0 ]
+passed=$((kills - failed))
+report
