@@ -12,6 +12,7 @@
 #include "trainer/run/eval.h"
 #include "trainer/run/inputs.h"
 #include "trainer/run/not_yet.h"
+#include "trainer/run/parent.h"
 #include "trainer/run/persist.h"
 #include "trainer/run/rank_check.h"
 
@@ -266,6 +267,23 @@ static void device_kind(char text[128], const struct run *r)
              gr_device_libraries());
 }
 
+/* A run with a parent starts from its adapter; the moments are fresh. */
+static gr_status init_from_parent(struct run *r)
+{
+    gr_status status = GR_OK;
+    const char *from = r->config->train.init_from;
+    float *values = NULL;
+
+    if (from == NULL)
+        return GR_OK;
+    values = GR_NEW_ARRAY(float, r->trial.adapter->elements);
+    GR_TRY(gr_parent_read(values, r->trial.adapter, &r->engine.model.config, from));
+    GR_TRY(gr_engine_set_adapter(&r->engine, values, 0));
+out:
+    gr_free(values);
+    return status;
+}
+
 /* Memory, fresh adapters, and over them the newest good checkpoint; then the sinks. */
 static gr_status prepare(struct run *r)
 {
@@ -276,6 +294,8 @@ static gr_status prepare(struct run *r)
                                r->has_eval ? gr_loader_rows(r->evaluator.loader) : 0);
     if (status == GR_OK)
         status = gr_engine_init_adapters(&r->engine);
+    if (status == GR_OK)
+        status = init_from_parent(r);
     GR_TRY(gr_comm_agree_status(r->comm, status, "start"));
     device_kind(kind, r);
     GR_TRY(gr_persist_resume(&r->persist, &r->done_steps, &r->engine, kind));
