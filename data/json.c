@@ -122,6 +122,23 @@ gr_status gr_json_number(double *value, const struct gr_json *json, const char *
     return GR_OK;
 }
 
+gr_status gr_json_number_in(double *value, const struct gr_json *json, const char *key, double min,
+                            double below)
+{
+    gr_status status = GR_OK;
+    double number = min;
+
+    GR_TRY(gr_json_number(&number, json, key));
+    if (!(number >= min && number < below))
+        return gr_fail(GR_ERR_DATA, json->place, damaged,
+                       "%s (found %g, expected at least %g and less than %g)", key, number, min,
+                       below);
+    if (gr_json_has(json, key))
+        *value = number;
+out:
+    return status;
+}
+
 gr_status gr_json_int(int64_t *value, const struct gr_json *json, const char *key, int64_t min,
                       int64_t max)
 {

@@ -30,6 +30,8 @@ gr_status gr_json_need(const struct gr_json *json, const char *key); /* ERR_DATA
 /* The value under `key`; absent or null leaves *value as it is; another type is ERR_DATA. */
 gr_status gr_json_bool(bool *value, const struct gr_json *json, const char *key);
 gr_status gr_json_number(double *value, const struct gr_json *json, const char *key);
+gr_status gr_json_number_in(double *value, const struct gr_json *json, const char *key, double min,
+                            double below); /* min <= *value < below */
 gr_status gr_json_int(int64_t *value, const struct gr_json *json, const char *key, int64_t min,
                       int64_t max);
 gr_status gr_json_text(const char **value, const struct gr_json *json,

@@ -6,6 +6,7 @@
 #include "kernels/base/alloc.h"
 #include "launch/model_args.h"
 #include "trainer/run/generate.h"
+#include "trainer/run/inputs.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -96,6 +97,8 @@ static gr_status generate(struct gr_model_session *s, const struct gr_args *args
     GR_TRY(gr_tokenizer_create(&tokenizer, s->config.model));
     GR_TRY(encode_prompt(&encoding, &o, tokenizer, gr_args_text(args, "prompt"),
                          gr_args_flag(args, "chat"), s->config.data.chat_format));
+    GR_TRY(gr_check_vocabulary(encoding.ids, encoding.count, &s->engine.model.config,
+                               s->config.model));
     add_stop(&o, gr_tokenizer_eos(tokenizer));
     add_stop(&o, s->engine.model.config.eos);
     rows = encoding.count + o.max_new_tokens;

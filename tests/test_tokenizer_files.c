@@ -206,6 +206,21 @@ TEST(tokenizer_invalid_utf8_is_refused_with_its_position)
     gr_tokenizer_destroy(tokenizer);
 }
 
+TEST(tokenizer_regex_that_gives_up_is_an_error)
+{
+    struct gr_encoding encoding = {0};
+    struct gr_tokenizer *tokenizer = make_tokenizer(&(struct tokenizer_json){
+        .vocab = plain.vocab,
+        .pre = "{\"type\": \"Split\", \"pattern\": {\"Regex\": \"(x+x+)+y\"}, \"behavior\": "
+               "\"Isolated\", \"invert\": false}"});
+    const char *text = "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx";
+
+    ASSERT_INT(gr_tokenizer_encode(tokenizer, &encoding, text, strlen(text), true), GR_ERR_DATA);
+    ASSERT(strstr(gr_error_message(), "a regular expression of ./tokenizer.json gave up") != NULL);
+    gr_encoding_release(&encoding);
+    gr_tokenizer_destroy(tokenizer);
+}
+
 /* ---- tokenizer_config.json and chat_template.jinja ---- */
 
 static struct gr_tokenizer *with_config(const char *config)

@@ -108,8 +108,8 @@ static gr_status read_yarn(struct gr_rope_config *rope, const struct gr_json *di
     rope->beta_fast = 32;
     rope->beta_slow = 1;
     rope->truncate = true;
-    GR_TRY(gr_json_number(&rope->beta_fast, dict, "beta_fast"));
-    GR_TRY(gr_json_number(&rope->beta_slow, dict, "beta_slow"));
+    GR_TRY(gr_json_number_in(&rope->beta_fast, dict, "beta_fast", 1e-6, 1e6));
+    GR_TRY(gr_json_number_in(&rope->beta_slow, dict, "beta_slow", 1e-6, 1e6));
     GR_TRY(gr_json_bool(&rope->truncate, dict, "truncate"));
     GR_TRY(gr_json_number(&attention_factor, dict, "attention_factor"));
     GR_TRY(gr_json_number(&mscale, dict, "mscale"));
@@ -159,14 +159,18 @@ static gr_status read_rope(struct gr_model_config *c, const struct gr_json *conf
     GR_TRY(gr_json_need(&dict, "factor"));
     GR_TRY(gr_json_number(&rope->factor, &dict, "factor"));
     rope->original_max_position_embeddings = (double)c->max_position_embeddings;
-    GR_TRY(gr_json_number(&rope->original_max_position_embeddings, &dict,
-                          "original_max_position_embeddings"));
+    GR_TRY(gr_json_number_in(&rope->original_max_position_embeddings, &dict,
+                             "original_max_position_embeddings", 1, 1e12));
     if (rope->kind == GR_ROPE_LLAMA3) {
         GR_TRY(gr_json_need(&dict, "low_freq_factor"));
         GR_TRY(gr_json_need(&dict, "high_freq_factor"));
         GR_TRY(gr_json_need(&dict, "original_max_position_embeddings"));
-        GR_TRY(gr_json_number(&rope->low_freq_factor, &dict, "low_freq_factor"));
-        GR_TRY(gr_json_number(&rope->high_freq_factor, &dict, "high_freq_factor"));
+        GR_TRY(gr_json_number_in(&rope->low_freq_factor, &dict, "low_freq_factor", 1e-6, 1e6));
+        GR_TRY(gr_json_number_in(&rope->high_freq_factor, &dict, "high_freq_factor", 1e-6, 1e6));
+        if (rope->high_freq_factor <= rope->low_freq_factor)
+            GR_TRY(gr_fail(GR_ERR_DATA, dict.place, "config.json is damaged",
+                           "high_freq_factor (found %g, expected more than low_freq_factor %g)",
+                           rope->high_freq_factor, rope->low_freq_factor));
     }
     if (rope->kind == GR_ROPE_YARN)
         GR_TRY(read_yarn(rope, &dict));
@@ -276,7 +280,7 @@ gr_status gr_model_config_load(struct gr_model_config *c, const char *directory)
     GR_TRY(read_sizes(c, &config));
     GR_TRY(check_heads(c, arch, &config));
     c->rms_norm_eps = 1e-6;
-    GR_TRY(gr_json_number(&c->rms_norm_eps, &config, "rms_norm_eps"));
+    GR_TRY(gr_json_number_in(&c->rms_norm_eps, &config, "rms_norm_eps", 1e-20, 1));
     GR_TRY(gr_json_bool(&c->tie_word_embeddings, &config, "tie_word_embeddings"));
     GR_TRY(read_feature(&c->qkv_bias, arch->qkv_bias, &config));
     GR_TRY(read_feature(&c->o_bias, arch->o_bias, &config));

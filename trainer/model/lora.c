@@ -58,6 +58,28 @@ int64_t gr_module_out(const struct gr_model_config *config, enum gr_module modul
     }
 }
 
+static const char *const init_words[] = {
+    [GR_LORA_INIT_TRUE] = "true",
+    [GR_LORA_INIT_GAUSSIAN] = "gaussian",
+    [GR_LORA_INIT_FALSE] = "false",
+};
+
+const char *gr_lora_init_word(enum gr_lora_init init)
+{
+    return init_words[init];
+}
+
+bool gr_lora_init_find(enum gr_lora_init *init, const char *word)
+{
+    for (int i = 0; i < (int)GR_COUNT(init_words); i++) {
+        if (strcmp(init_words[i], word) == 0) {
+            *init = (enum gr_lora_init)i;
+            return true;
+        }
+    }
+    return false;
+}
+
 static void copy_pattern(struct gr_name_map *to, const struct gr_name_map *from)
 {
     to->count = from->count;

@@ -144,22 +144,26 @@ out:
     return status;
 }
 
-/* The hash over all files, in the order of their paths; finds weights that are not finite. */
-static gr_status hash_files(char hash[65], const struct gr_model_files *files,
+/* The hash over config.json, which says what is computed with the weights, and all files of
+ * weights in the order of their paths; finds weights that are not finite. */
+static gr_status hash_model(char hash[65], const struct gr_model_files *files,
                             const struct gr_weight_sharing *sharing)
 {
     gr_status status = GR_OK;
     struct gr_hash_options options = {.cache_dir = sharing->cache_dir, .threads = sharing->threads};
-    struct gr_buffer all = {0};
-    char one[GR_SHA256_HEX_BYTES];
+    struct gr_buffer list = {0};
+    char *config = gr_format("%s/config.json", files->directory);
+    char hex[GR_SHA256_HEX_BYTES];
 
+    GR_TRY(gr_hash_list_add_file(&list, "config.json", config, &options));
     for (int64_t i = 0; i < files->file_count; i++) {
-        GR_TRY(gr_hash_weights(one, &files->file[i], &options));
-        gr_buffer_add(&all, one, strlen(one));
+        GR_TRY(gr_hash_weights(hex, &files->file[i], &options));
+        gr_hash_list_add(&list, "", hex);
     }
-    gr_sha256_hex(hash, all.data, (int64_t)all.length);
+    gr_sha256_hex(hash, list.data, (int64_t)list.length);
 out:
-    gr_buffer_release(&all);
+    gr_free(config);
+    gr_buffer_release(&list);
     return status;
 }
 
@@ -213,7 +217,7 @@ gr_status gr_weights_load(struct gr_weights *weights, char hash[65],
     list_wanted(&list, weights, config);
     GR_TRY(gr_model_files_open(&weights->source->files, directory));
     GR_TRY(check_tensors(&list, &weights->source->files, config));
-    GR_TRY(hash_files(hash, &weights->source->files, sharing));
+    GR_TRY(hash_model(hash, &weights->source->files, sharing));
     GR_TRY(map_tensors(weights, &list, sharing));
     if (config->tie_word_embeddings)
         weights->head = weights->embedding;

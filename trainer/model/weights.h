@@ -68,7 +68,8 @@ struct gr_weight_sharing {
 };
 
 /* Loads all tensors as f32.  Missing, extra, misshapen or non-finite tensors: ERR_DATA with the
- * tensor's name, found and expected.  hash: 64 hex digits and NUL, over all weight files. */
+ * tensor's name, found and expected.  hash: 64 hex digits and NUL, over config.json and all
+ * weight files. */
 gr_status gr_weights_load(struct gr_weights *weights, char hash[65],
                           const struct gr_model_config *config, const char *directory,
                           const struct gr_weight_sharing *sharing);

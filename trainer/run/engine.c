@@ -50,14 +50,18 @@ static gr_status check_length(const struct gr_engine *e)
 /* 128 random bits of rank 0, as hex, on every rank. */
 static gr_status make_job_key(char key[33], struct gr_comm *comm)
 {
+    gr_status status = GR_OK;
     unsigned char random[16] = {0};
 
     if (gr_comm_rank(comm) == 0 && getrandom(random, sizeof random, 0) != sizeof random)
-        return gr_fail(GR_ERR_DEVICE, "start", "the kernel must have getrandom()",
-                       "the system gives no random numbers (found none, expected 16 bytes)");
+        status = gr_fail(GR_ERR_DEVICE, "start", "the kernel must have getrandom()",
+                         "the system gives no random numbers (found none, expected 16 bytes)");
+    GR_TRY(gr_comm_agree_status(comm, status, "job key"));
     for (size_t i = 0; i < sizeof random; i++)
         snprintf(key + 2 * i, 3, "%02x", random[i]);
-    return gr_comm_broadcast(comm, 0, key, 33, "start");
+    GR_TRY(gr_comm_broadcast(comm, 0, key, 33, "job key"));
+out:
+    return status;
 }
 
 gr_status gr_engine_load_model(struct gr_engine *e, const struct gr_config *config,

@@ -195,7 +195,8 @@ static gr_status load_inputs(struct run *r)
     gr_status status = GR_OK;
     const struct gr_config *c = r->config;
 
-    GR_TRY(gr_device_open(&r->dev, c, gr_comm_local_size(r->comm)));
+    status = gr_device_open(&r->dev, c, gr_comm_local_size(r->comm));
+    GR_TRY(gr_comm_agree_status(r->comm, status, "device"));
     GR_TRY(gr_engine_load_model(&r->engine, c, r->dev, r->comm));
     GR_TRY(gr_inputs_load(&r->inputs, c, &r->engine.model.config, gr_device_threads(r->dev)));
     GR_TRY(gr_trial_init(&r->trial, c, &r->engine.model.config, &r->inputs.train, 0, 0));

@@ -24,10 +24,8 @@ void gr_lora_config_from(struct gr_lora_config *lora, const struct gr_config *co
                                     .lora_alpha = (double)config->lora.lora_alpha,
                                     .lora_dropout = config->lora.lora_dropout,
                                     .use_rslora = config->lora.use_rslora};
-    if (strcmp(config->lora.init_lora_weights, "gaussian") == 0)
-        lora->init = GR_LORA_INIT_GAUSSIAN;
-    else if (strcmp(config->lora.init_lora_weights, "false") == 0)
-        lora->init = GR_LORA_INIT_FALSE;
+    GR_CHECK(gr_lora_init_find(&lora->init, config->lora.init_lora_weights), "%s",
+             config->lora.init_lora_weights);
     if (config->lora.target_modules_is_list) {
         lora->target_count = targets->count;
         lora->target_modules = GR_NEW_ARRAY(char *, targets->count);

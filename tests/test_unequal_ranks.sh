@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# Two ranks that do not have the same: one fails where the other does not, or they would compute
+# different things.  However late it shows, the job ends soon, with one message and its exit code: no
+# rank waits until dist.timeout_seconds for one that has given up.
+#   test_unequal_ranks.sh GRAFT TOOL_RANDOM_MODEL [CASE]
+set -euo pipefail
+graft=$(realpath "$1") tool=$(realpath "$2") only=${3-}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+unset "${!KUBEFLOW_TRAINER_OPT_@}" "${!OMPI_@}"
+export OMP_WAIT_POLICY=passive OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+export XDG_CACHE_HOME=$work/cache LC_ALL=C ASAN_OPTIONS=detect_leaks=0
+cases=0 failures=0
+cd "$work"
+
+# The weights are BF16, which the ranks of a host convert once and share.
+mkdir model
+"$tool" model hidden_size=16 intermediate_size=32 num_attention_heads=2 num_key_value_heads=1 \
+    head_dim=8 num_hidden_layers=2 dtype=BF16
+cp -r model broken
+sed -i 's/"num_hidden_layers": 2/"num_hidden_layers": 3/' broken/config.json
+for i in 1 2 3 4 5 6 7 8 9 10; do
+    printf '{"text": "this is record %d"}\n' "$i"
+done >data.jsonl
+sed '3s/}//' data.jsonl >broken.jsonl
+head -n 9 data.jsonl >other.jsonl
+cat >run.yaml <<'YAML'
+model: model
+output: out
+data: {train: [data.jsonl], max_length: 64}
+lora: {r: 2}
+train: {micro_batches: 2, max_steps: 2}
+device: {threads: 1}
+dist: {timeout_seconds: 30}
+YAML
+train=("$graft" train run.yaml)
+eval=("$graft" eval --model model --set device.threads=1 --set dist.timeout_seconds=30 --data)
+
+# ranks NAME EXIT_CODE ARGUMENT... : ARGUMENT...: runs the first command as rank 0, the other one as
+# rank 1.  Of stderr, graft's errors must be $expected.
+ranks()
+{
+    local name=$1 exit_code=$2 code=0 begin=$SECONDS first=()
+    shift 2
+    if [ -n "$only" ] && [ "$only" != "$name" ]; then return; fi
+    while [ "$1" != : ]; do
+        first+=("$1")
+        shift
+    done
+    shift
+    cases=$((cases + 1))
+    rm -rf out
+    mpirun --bind-to none --oversubscribe -n 1 "${first[@]}" : -n 1 "$@" </dev/null >stdout 2>all ||
+        code=$?
+    grep -E '^(graft: error: |  hint: )' all >stderr || true
+    if [ "$code" != "$exit_code" ] || [ $((SECONDS - begin)) -ge 15 ] ||
+        ! diff -u <(printf '%s' "$expected") stderr; then
+        printf 'FAIL %s: exit code %s after %s s, expected %s; stderr:\n' "$name" "$code" \
+            $((SECONDS - begin)) "$exit_code"
+        cat all
+        failures=$((failures + 1))
+    fi
+}
+
+# ---- starting ----
+expected='graft: error: GRAFT_ISA: unknown instruction set (found v9, expected v3 or v4 on x86-64)
+  hint: unset it to let graft choose
+'
+ranks device_of_rank_0 2 env GRAFT_ISA=v9 "${train[@]}" : "${train[@]}"
+ranks device_of_rank_1 2 "${train[@]}" : env GRAFT_ISA=v9 "${train[@]}"
+
+printf '%d cases, %d failures\n' "$cases" "$failures"
+[ "$failures" = 0 ] && [ "$cases" -gt 0 ]
