@@ -14,10 +14,10 @@ struct node {
     int64_t best_step;
     int64_t highest_term; /* there when its save began */
     int64_t damaged_ns;   /* 0: never */
-    char name[GR_CHECKPOINT_NAME_BYTES];
-    bool is_committed; /* its manifest was there once */
-    bool is_durable;   /* its save said OK */
-    bool is_removed;   /* its manifest was taken away once */
+    char name[48];        /* of its manifest */
+    bool is_committed;    /* its manifest was there once */
+    bool is_durable;      /* its save said OK */
+    bool is_removed;      /* its manifest was taken away once */
     bool is_pinned;
 };
 struct start {
@@ -239,7 +239,7 @@ int64_t sim_judge_save_begins(struct sim_judge *judge, int64_t term, const struc
         .best_step = c->best_step,
         .highest_term = judge->highest_term,
     };
-    snprintf(n->name, sizeof n->name, "%012" PRId64 "-%08" PRId64, c->step % 1000000000000, term);
+    snprintf(n->name, sizeof n->name, "%012" PRId64 "-%08" PRId64, c->step, term);
     return judge->node_count++;
 }
 

@@ -154,6 +154,11 @@ static void effect_remove(struct sim_bucket *bucket, const char *who, const char
     tell(bucket, who, key);
 }
 
+void sim_bucket_put(struct sim_bucket *bucket, const char *key, const char *text)
+{
+    effect_put(bucket, "the world", key, text, (int64_t)strlen(text));
+}
+
 /* ---- puts that arrive later -------------------------------------------------------------- */
 
 struct late_put {

@@ -36,6 +36,7 @@ int64_t sim_bucket_count(const struct sim_bucket *bucket);
 const char *sim_bucket_key(const struct sim_bucket *bucket, int64_t index); /* sorted */
 const struct gr_buffer *sim_bucket_find(const struct sim_bucket *bucket,
                                         const char *key); /* NULL */
+void sim_bucket_put(struct sim_bucket *bucket, const char *key, const char *text);
 /* Hostile: turns one bit over. */
 void sim_bucket_damage(struct sim_bucket *bucket, const char *key, int64_t bit);
 

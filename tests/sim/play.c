@@ -24,11 +24,12 @@ struct play {
     int64_t last_step, save_every, save_total_limit;
     int64_t step_ns;
     double retry_deadline_s;
+    char run_hash[GR_SHA256_HEX_BYTES];
     int64_t jobs, damages_left;
     int64_t final_node; /* found by the last trainer */
 };
 
-static const char run_hash[] = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+static const char run_json[] = "{\"run\": \"sim\"}";
 
 /* ---- the clock of a process -------------------------------------------------------------- */
 
@@ -60,7 +61,7 @@ static void clock_uuid(void *context, char text[GR_STATE_UUID_BYTES])
 static struct gr_state_options options_of(const struct play *play, struct sim_process *process)
 {
     return (struct gr_state_options){
-        .run_hash = run_hash,
+        .run_hash = play->run_hash,
         .kind = "sim",
         .host = sim_name(process),
         .pid = 1,
@@ -475,6 +476,8 @@ char *sim_play(uint64_t seed, bool is_verbose, struct sim_counts *counts)
     play.world = world;
     play.bucket = sim_bucket_create(world);
     play.judge = sim_judge_create(world, play.bucket);
+    sim_bucket_put(play.bucket, "run.json", run_json);
+    gr_sha256_hex(play.run_hash, run_json, (int64_t)strlen(run_json));
     draw(&play);
     set_scene(&play);
     sim_world_run(world, 60 * 24 * SIM_HOUR);
