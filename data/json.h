@@ -36,8 +36,9 @@ gr_status gr_json_int(int64_t *value, const struct gr_json *json, const char *ke
                       int64_t max);
 gr_status gr_json_text(const char **value, const struct gr_json *json,
                        const char *key); /* borrowed */
-/* An integer, or the first integer of a list. */
-gr_status gr_json_first_int(int64_t *value, const struct gr_json *json, const char *key);
+/* An integer or a list of at most `capacity`; absent or null leaves *count as it is. */
+gr_status gr_json_ints(int64_t *values, int64_t *count, int64_t capacity,
+                       const struct gr_json *json, const char *key);
 
 /* "an object", "a list", "text", ...: for messages.  NULL: "nothing". */
 const char *gr_json_type_name(const json_t *value);

@@ -55,8 +55,10 @@ out:
 
 static void add_stop(struct gr_generate_options *o, int64_t id)
 {
-    if (id >= 0)
-        o->stop[o->stops++] = id;
+    if (id < 0)
+        return;
+    GR_CHECK(o->stops < GR_COUNT(o->stop), "%d stops", o->stops);
+    o->stop[o->stops++] = id;
 }
 
 /* The ids to continue, and (o->stop) what ends the answer. */
@@ -100,7 +102,8 @@ static gr_status generate(struct gr_model_session *s, const struct gr_args *args
     GR_TRY(gr_check_vocabulary(encoding.ids, encoding.count, &s->engine.model.config,
                                s->config.model));
     add_stop(&o, gr_tokenizer_eos(tokenizer));
-    add_stop(&o, s->engine.model.config.eos);
+    for (int64_t i = 0; i < s->engine.model.config.eos_count; i++)
+        add_stop(&o, s->engine.model.config.eos[i]);
     rows = encoding.count + o.max_new_tokens;
     if (rows > s->config.data.max_length)
         rows = s->config.data.max_length;

@@ -27,6 +27,26 @@ out:
     return status;
 }
 
+/* A key that changes nothing here would be taken for one that does. */
+static gr_status check_sets(const char *const *sets, int64_t count)
+{
+    static const char *const sections[] = {"data.", "device.", "dist."};
+
+    for (int64_t i = 0; i < count; i++) {
+        bool has_effect = false;
+
+        for (int64_t s = 0; s < GR_COUNT(sections); s++)
+            has_effect = has_effect || strncmp(sets[i], sections[s], strlen(sections[s])) == 0;
+        if (!has_effect)
+            return gr_fail(GR_ERR_USAGE, "--set",
+                           "--model and --adapter say what is computed; training takes all keys",
+                           "the key has no effect here (found %.*s, expected one of data, device "
+                           "or dist)",
+                           (int)strcspn(sets[i], "="), sets[i]);
+    }
+    return GR_OK;
+}
+
 gr_status gr_model_session_open(struct gr_model_session *s, const struct gr_args *args)
 {
     gr_status status = GR_OK;
@@ -37,6 +57,7 @@ gr_status gr_model_session_open(struct gr_model_session *s, const struct gr_args
 
     memset(s, 0, sizeof *s);
     GR_TRY(gr_config_resolve(&s->config, NULL, sets, set_count));
+    GR_TRY(check_sets(sets, set_count));
     GR_TRY(gr_refuse_not_yet(&s->config));
     gr_free(s->config.model);
     s->config.model = gr_strdup(gr_args_text(args, "model"));

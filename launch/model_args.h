@@ -10,7 +10,7 @@
     {"model", 0, GR_OPTION_REQUIRED, "DIR", "Hugging Face model directory", 0, 0},                 \
         {"adapter", 0, GR_OPTION_TEXT, "DIR", "PEFT adapter directory", 0, 0},                     \
     {                                                                                              \
-        "set", 0, GR_OPTION_REPEATED, "KEY=VALUE", "set a configuration key", 0, 0                 \
+        "set", 0, GR_OPTION_REPEATED, "KEY=VALUE", "set a key of data, device or dist", 0, 0       \
     }
 
 struct gr_model_session {

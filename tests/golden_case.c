@@ -109,6 +109,7 @@ void gr_golden_open(struct gr_golden *g, const char *name, int threads)
     g->model.dev = g->dev;
     ASSERT_OK(gr_model_config_load(&g->model.config, dir));
     ASSERT_OK(gr_weights_load(&g->model.weights, hash, &g->model.config, dir, &alone));
+    ASSERT_OK(gr_weights_share(&g->model.weights, &g->model.config, &alone));
     ASSERT_OK(gr_peft_read_config(&lora, adapter));
     ASSERT_OK(gr_adapter_create(&g->adapter, &g->model.config, &lora));
     make_batch(g);

@@ -47,7 +47,7 @@ TEST(identity_model_hash_changes_with_its_config)
 
 static void hash_tokenizer(char hash[65])
 {
-    struct gr_model_config model = {.vocab_size = 1 << 20, .eos = -1};
+    struct gr_model_config model = {.vocab_size = 1 << 20};
     struct gr_config config;
     struct gr_inputs inputs;
 

@@ -99,6 +99,19 @@ TEST(lora_patterns_set_rank_and_alpha_of_what_they_match)
     gr_adapter_destroy(adapter);
 }
 
+/* Also one that no name would come to, the first matching them all. */
+TEST(lora_pattern_that_is_no_expression_is_refused)
+{
+    struct gr_lora_config config = config_of("all-linear");
+    struct gr_adapter *adapter;
+
+    config.alpha_pattern = (struct gr_name_map){
+        .key = GR_NEW_ARRAY(char *, 2), .value = GR_NEW_ARRAY(double, 2), .count = 2};
+    set_two(config.alpha_pattern.key, ".*", "(q_proj");
+    ASSERT_INT(gr_adapter_create(&adapter, &model, &config), GR_ERR_USAGE);
+    ASSERT(strstr(gr_error_message(), "lora.alpha_pattern: not a regular expression") != NULL);
+}
+
 struct moments {
     double mean, deviation, largest;
 };

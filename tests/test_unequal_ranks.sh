@@ -69,5 +69,17 @@ expected='graft: error: GRAFT_ISA: unknown instruction set (found v9, expected v
 ranks device_of_rank_0 2 env GRAFT_ISA=v9 "${train[@]}" : "${train[@]}"
 ranks device_of_rank_1 2 "${train[@]}" : env GRAFT_ISA=v9 "${train[@]}"
 
+expected='graft: error: broken: tensor "model.layers.2.input_layernorm.weight" is missing (found nothing, expected shape (16))
+  hint: config.json and the weights do not belong together, or a file is incomplete: download both again
+'
+ranks weights_of_rank_0 3 "${train[@]}" --set model=broken : "${train[@]}"
+ranks weights_of_rank_1 3 "${train[@]}" : "${train[@]}" --set model=broken
+# Local rank 0 cannot place the converted weights: files, and its memory is one, end at 20 KiB.
+expected='graft: error: host memory: converted weights of 0 MiB cannot be placed (File too large)
+  hint: give the job more memory, or a model saved in float32, which needs no copy
+'
+OMPI_MCA_btl=self,tcp ranks weights_that_rank_0_cannot_place 5 \
+    bash -c 'trap "" XFSZ && ulimit -f 20 && exec "$@"' bash "${train[@]}" : "${train[@]}"
+
 printf '%d cases, %d failures\n' "$cases" "$failures"
 [ "$failures" = 0 ] && [ "$cases" -gt 0 ]

@@ -185,19 +185,20 @@ static char *temp_name(const char *key)
 /* Opens a new file, making its folders.  Returns an errno or 0. */
 static int open_temp(const struct file_store *s, const char *temp, int *fd)
 {
-    int error = 0;
-
     for (int attempt = 0; attempt < TEMP_ATTEMPTS; attempt++) {
+        int error;
+
         *fd = op_refused() ? -1
                            : openat(s->root, temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-        error = *fd < 0 ? errno : 0;
-        if (error != ENOENT)
-            break;
+        if (*fd >= 0)
+            return 0;
+        if (errno != ENOENT)
+            return errno;
         error = make_folders(s->root, temp);
         if (error != 0 && error != ENOENT)
-            break;
+            return error;
     }
-    return error;
+    return ENOENT;
 }
 
 /* Returns an errno or 0. */

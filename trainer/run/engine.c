@@ -64,6 +64,19 @@ out:
     return status;
 }
 
+/* What this rank does alone. */
+static gr_status read_model(struct gr_engine *e, const struct gr_weight_sharing *sharing)
+{
+    gr_status status = GR_OK;
+    const char *directory = e->config->model;
+
+    GR_TRY(gr_model_config_load(&e->model.config, directory));
+    GR_TRY(check_length(e));
+    GR_TRY(gr_weights_load(&e->model.weights, e->model_hash, &e->model.config, directory, sharing));
+out:
+    return status;
+}
+
 gr_status gr_engine_load_model(struct gr_engine *e, const struct gr_config *config,
                                struct gr_device *dev, struct gr_comm *comm)
 {
@@ -83,10 +96,8 @@ gr_status gr_engine_load_model(struct gr_engine *e, const struct gr_config *conf
     e->comm = comm;
     e->model.dev = dev;
     GR_TRY(make_job_key(job_key, comm));
-    GR_TRY(gr_model_config_load(&e->model.config, config->model));
-    GR_TRY(check_length(e));
-    GR_TRY(gr_weights_load(&e->model.weights, e->model_hash, &e->model.config, config->model,
-                           &sharing));
+    GR_TRY(gr_comm_agree_status(comm, read_model(e, &sharing), "model"));
+    GR_TRY(gr_weights_share(&e->model.weights, &e->model.config, &sharing));
     GR_TRY(make_rope_tables(e, &measured));
     GR_TRY(gr_device_arena_create(dev, &e->fixed, "weights", measured.used));
     GR_TRY(make_rope_tables(e, &e->fixed));

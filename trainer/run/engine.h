@@ -37,7 +37,8 @@ struct gr_engine {
     int64_t micro_batches_done;         /* by this rank, missing ones included */
 };
 
-/* Loads config.json and the weights of config->model.  Errors: those of the parts. */
+/* Loads config.json and the weights of config->model.  All ranks call it, and then agree on what
+ * it returned: one may have failed alone.  Errors: those of the parts. */
 gr_status gr_engine_load_model(struct gr_engine *engine, const struct gr_config *config,
                                struct gr_device *dev, struct gr_comm *comm);
 

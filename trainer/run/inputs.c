@@ -83,7 +83,7 @@ static gr_status read_documents(struct gr_documents *documents, char hash[65],
                                          .too_long = c->data.too_long,
                                          .loss_on = c->data.loss_on,
                                          .max_length = c->data.max_length,
-                                         .fallback_eos = m->eos};
+                                         .fallback_eos = m->eos_count > 0 ? m->eos[0] : -1};
 
     if (files->count == 0)
         goto out;
