@@ -128,7 +128,7 @@ static gr_status run(const struct gr_args *args)
     GR_TRY(gr_model_session_open(&session, args));
     GR_TRY(generate(&session, args));
 out:
-    gr_model_session_close(&session);
+    gr_model_session_close(&session, status);
     return status;
 }
 

@@ -1,7 +1,7 @@
 /* graft train: fine-tunes an adapter.  The work is trainer/run/train.c. */
 #include "launch/cmd.h"
 
-#include "kernels/base/log.h"
+#include "launch/job.h"
 #include "launch/signals.h"
 #include "trainer/config.h"
 #include "trainer/run/train.h"
@@ -34,14 +34,10 @@ static gr_status run(const struct gr_args *args)
     GR_TRY(gr_config_resolve(&config, file, sets, set_count));
     GR_TRY(gr_config_check(&config, file, GR_CONFIG_TO_TRAIN));
     gr_signals_catch_stop();
-    GR_TRY(gr_comm_create(&comm, (double)config.dist.timeout_seconds));
+    GR_TRY(gr_job_join(&comm, (double)config.dist.timeout_seconds));
     GR_TRY(gr_train(comm, &config, &train));
 out:
-    if (gr_comm_is_broken(comm)) { /* who noticed says so: rank 0 may be the one that is gone */
-        gr_print_error();
-        gr_comm_abort(comm, gr_status_exit_code(status));
-    }
-    gr_comm_destroy(comm);
+    gr_job_leave(comm, status);
     gr_config_release(&config);
     return status;
 }

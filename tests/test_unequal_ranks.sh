@@ -37,7 +37,7 @@ train=("$graft" train run.yaml)
 eval=("$graft" eval --model model --set device.threads=1 --set dist.timeout_seconds=30 --data)
 
 # ranks NAME EXIT_CODE ARGUMENT... : ARGUMENT...: runs the first command as rank 0, the other one as
-# rank 1.  Of stderr, graft's errors must be $expected.
+# rank 1.  Of stderr, graft's errors and warnings must be $expected.
 ranks()
 {
     local name=$1 exit_code=$2 code=0 begin=$SECONDS first=()
@@ -52,7 +52,7 @@ ranks()
     rm -rf out
     mpirun --bind-to none --oversubscribe -n 1 "${first[@]}" : -n 1 "$@" </dev/null >stdout 2>all ||
         code=$?
-    grep -E '^(graft: error: |  hint: )' all >stderr || true
+    grep -E '^(graft: (error|warning): |  hint: )' all >stderr || true
     if [ "$code" != "$exit_code" ] || [ $((SECONDS - begin)) -ge 15 ] ||
         ! diff -u <(printf '%s' "$expected") stderr; then
         printf 'FAIL %s: exit code %s after %s s, expected %s; stderr:\n' "$name" "$code" \
@@ -80,6 +80,44 @@ expected='graft: error: host memory: converted weights of 0 MiB cannot be placed
 '
 OMPI_MCA_btl=self,tcp ranks weights_that_rank_0_cannot_place 5 \
     bash -c 'trap "" XFSZ && ulimit -f 20 && exec "$@"' bash "${train[@]}" : "${train[@]}"
+
+# ---- evaluation ----
+expected='graft: error: GRAFT_ISA: unknown instruction set (found v9, expected v3 or v4 on x86-64)
+  hint: unset it to let graft choose
+'
+ranks eval_device_of_rank_0 2 env GRAFT_ISA=v9 "${eval[@]}" data.jsonl : "${eval[@]}" data.jsonl
+expected='graft: error: nowhere/adapter_config.json: there is no such file (found nothing, expected a file)
+  hint: check the path; a relative one starts at the working directory
+'
+ranks eval_adapter_of_rank_1 3 "${eval[@]}" data.jsonl : "${eval[@]}" data.jsonl --adapter nowhere
+expected='graft: error: broken.jsonl:3: broken JSON in column 27 ('"'}'"' expected near end of file)
+  hint: every line must hold one whole object, such as {"text": "..."}
+'
+ranks eval_data_of_rank_1 3 "${eval[@]}" data.jsonl : "${eval[@]}" broken.jsonl
+expected='graft: error: ./model: cannot be written: a folder has this name
+  hint: remove it or choose another place
+'
+ranks eval_dump_of_rank_0 2 "${eval[@]}" data.jsonl --dump model : "${eval[@]}" data.jsonl
+expected='graft: error: start: rank 1 has other evaluation data than rank 0
+  hint: every rank needs the same program, files and settings
+'
+ranks eval_other_data 2 "${eval[@]}" data.jsonl : "${eval[@]}" other.jsonl
+
+# ---- the rank that writes files is another one ----
+# The launcher's pod, by its hostfile.  Files of rank 1 end at 12 KiB: its metrics fail, and it says
+# so itself.
+launcher=(unshare -m bash -c 'mount -t tmpfs none /mnt && mkdir -p /mnt/etc/mpi /mnt/work &&
+    touch /mnt/etc/mpi/hostfile &&
+    mount -t overlay none -o lowerdir=/etc,upperdir=/mnt/etc,workdir=/mnt/work /etc && exec "$@"' bash)
+expected='graft: warning: metrics.jsonl gets no more metrics: out/metrics.jsonl: cannot be written (File too large)
+'
+if "${launcher[@]}" true 2>/dev/null; then
+    OMPI_MCA_btl=self,tcp ranks warning_of_rank_1 0 "${train[@]}" --set train.max_steps=100 : \
+        "${launcher[@]}" bash -c 'trap "" XFSZ && ulimit -f 12 && exec "$@"' bash \
+        "${train[@]}" --set train.max_steps=100
+else
+    echo 'SKIP warning_of_rank_1: this user cannot mount a hostfile over /etc/mpi'
+fi
 
 printf '%d cases, %d failures\n' "$cases" "$failures"
 [ "$failures" = 0 ] && [ "$cases" -gt 0 ]
