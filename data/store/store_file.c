@@ -427,6 +427,24 @@ static bool starts_with(const char *text, const char *prefix)
 static int list_folder(struct gr_store_list *list, int at, const char *name, const char *path,
                        const char *prefix);
 
+static void add_entry(struct gr_store_list *list, const char *key, int64_t bytes)
+{
+    list->entry = gr_realloc(list->entry, list->count + 1, sizeof *list->entry);
+    list->entry[list->count++] = (struct gr_store_entry){.key = gr_strdup(key), .bytes = bytes};
+}
+
+/* *info <- what the link leads to; it stays the link's own if that is nothing of ours.  Returns an
+ * errno or 0. */
+static int follow_link(int folder, const char *name, struct stat *info)
+{
+    struct stat target;
+    int error = op_refused() || fstatat(folder, name, &target, 0) != 0 ? errno : 0;
+
+    if (error == 0)
+        *info = target;
+    return error == ENOENT || error == ENOTDIR || error == ELOOP || error == EACCES ? 0 : error;
+}
+
 /* One name of the open folder `folder`, whose keys start with `path`: an object, a folder to walk,
  * or nothing of ours.  Links to files are followed, links to folders are not. */
 static int list_name(struct gr_store_list *list, int folder, const char *name, const char *path,
@@ -444,11 +462,11 @@ static int list_name(struct gr_store_list *list, int folder, const char *name, c
     } else if (S_ISDIR(info.st_mode)) {
         if (starts_with(below, prefix) || starts_with(prefix, below))
             error = list_folder(list, folder, name, below, prefix);
-    } else if (starts_with(key, prefix) && fstatat(folder, name, &info, 0) == 0 &&
-               S_ISREG(info.st_mode)) {
-        list->entry = gr_realloc(list->entry, list->count + 1, sizeof *list->entry);
-        list->entry[list->count++] =
-            (struct gr_store_entry){.key = gr_strdup(key), .bytes = info.st_size};
+    } else if (starts_with(key, prefix)) {
+        if (S_ISLNK(info.st_mode))
+            error = follow_link(folder, name, &info);
+        if (error == 0 && S_ISREG(info.st_mode))
+            add_entry(list, key, info.st_size);
     }
     gr_free(below);
     gr_free(key);
