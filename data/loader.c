@@ -4,11 +4,9 @@
 
 #include "data/pack.h"
 #include "kernels/base/alloc.h"
+#include "kernels/base/row_multiple.h"
 
 #include <string.h>
-
-/* GR_ROW_MULTIPLE of the op interface, which data/ does not include; the test compares them. */
-enum { ROW_MULTIPLE = 64 };
 
 struct gr_loader {
     const struct gr_documents *documents;
@@ -18,11 +16,6 @@ struct gr_loader {
     struct gr_packs packs;
     struct gr_loader_place at; /* the epoch the packs are of */
 };
-
-static int64_t round_up(int64_t n)
-{
-    return (n + ROW_MULTIPLE - 1) / ROW_MULTIPLE * ROW_MULTIPLE;
-}
 
 static int64_t step_packs(const struct gr_loader *loader)
 {
@@ -89,7 +82,7 @@ gr_status gr_loader_create(struct gr_loader **loader, const struct gr_documents 
     made = GR_NEW(struct gr_loader);
     made->documents = documents;
     made->options = *options;
-    made->pack_rows = round_up(options->max_length);
+    made->pack_rows = gr_round_up_rows(options->max_length);
     gr_packs_init(&made->packs, documents->count);
     made->total_steps = count_steps(made);
     *loader = made;
@@ -208,5 +201,5 @@ void gr_loader_fill(struct gr_loader *loader, struct gr_batch *batch, int64_t st
             row += loader->documents->document[number].length;
         }
     }
-    batch->label_padded = round_up(batch->label_count);
+    batch->label_padded = gr_round_up_rows(batch->label_count);
 }

@@ -107,8 +107,7 @@ static gr_status generate(struct gr_model_session *s, const struct gr_args *args
     rows = encoding.count + o.max_new_tokens;
     if (rows > s->config.data.max_length)
         rows = s->config.data.max_length;
-    rows = (rows + GR_ROW_MULTIPLE - 1) / GR_ROW_MULTIPLE * GR_ROW_MULTIPLE;
-    GR_TRY(gr_model_session_prepare(s, rows));
+    GR_TRY(gr_model_session_prepare(s, gr_round_up_rows(rows)));
     printer.tokenizer = tokenizer;
     printer.ids = GR_NEW_ARRAY(uint32_t, o.max_new_tokens);
     GR_TRY(gr_generate(&s->engine, encoding.ids, encoding.count, &o, print_token, &printer));

@@ -2,6 +2,7 @@
 #include "launch/cmd.h"
 
 #include "launch/job.h"
+#include "launch/signals.h"
 #include "trainer/config.h"
 #include "trainer/run/train.h"
 
@@ -12,6 +13,8 @@ static const struct gr_option options[] = {
      0},
     {"expect-ranks", 0, GR_OPTION_INTEGER, "N", "refuse to start with another number of ranks", 1,
      1e9},
+    {"takeover", 0, GR_OPTION_FLAG, NULL, "fence another process that works in the same output", 0,
+     0},
     {0},
 };
 
@@ -24,10 +27,13 @@ static gr_status run(const struct gr_args *args)
     int64_t set_count = 0;
     const char *const *sets = gr_args_list(args, "set", &set_count);
     struct gr_train_options train = {.expect_ranks = gr_args_integer(args, "expect-ranks", 0),
-                                     .is_terminal = isatty(STDERR_FILENO) == 1};
+                                     .is_terminal = isatty(STDERR_FILENO) == 1,
+                                     .takeover = gr_args_flag(args, "takeover"),
+                                     .stop_requested = gr_stop_requested};
 
     GR_TRY(gr_config_resolve(&config, file, sets, set_count));
     GR_TRY(gr_config_check(&config, file, GR_CONFIG_TO_TRAIN));
+    gr_signals_catch_stop();
     GR_TRY(gr_job_join(&comm, (double)config.dist.timeout_seconds));
     GR_TRY(gr_train(comm, &config, &train));
 out:
@@ -39,7 +45,7 @@ out:
 const struct gr_command gr_cmd_train = {
     .name = "train",
     .run = run,
-    .usage = "run.yaml [--set KEY=VALUE]... [--expect-ranks N]",
+    .usage = "run.yaml [--set KEY=VALUE]... [--expect-ranks N] [--takeover]",
     .summary = "fine-tune a LoRA adapter; alone or under mpirun",
     .details = "The same run gives the same adapter, bit for bit, at any number of ranks and "
                "threads:\n"

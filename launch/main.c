@@ -3,20 +3,23 @@
 #include "kernels/base/alloc.h"
 #include "kernels/base/clock.h"
 #include "kernels/base/env.h"
+#include "kernels/base/failpoint.h"
 #include "kernels/base/log.h"
 #include "kernels/base/nearest.h"
 #include "launch/cmd.h"
+#include "launch/signals.h"
 
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* A silent rank that failed gives the one that speaks this long to print the message. */
 #define SPEAKER_FIRST_NS INT64_C(2000000000)
 
 static const struct gr_command *const commands[] = {
-    &gr_cmd_train,    &gr_cmd_eval,   &gr_cmd_generate,
-    &gr_cmd_tokenize, &gr_cmd_config, &gr_cmd_version,
+    &gr_cmd_train,       &gr_cmd_eval,   &gr_cmd_generate, &gr_cmd_tokenize,
+    &gr_cmd_checkpoints, &gr_cmd_config, &gr_cmd_version,
 };
 
 static void print_help(FILE *stream)
@@ -133,9 +136,12 @@ int main(int argc, char **argv)
     const char *rank = gr_env(GR_ENV_OMPI_COMM_WORLD_RANK);
     gr_status status = GR_OK;
 
+    gr_signals_init();
     /* Before ranks can talk, what all of them would say the first one says. */
     gr_log_speaks(rank == NULL || strcmp(rank, "0") == 0);
-    status = run(argc, argv);
+    status = gr_failpoints_init(gr_env(GR_ENV_GRAFT_FAIL), rank == NULL ? 0 : atoi(rank));
+    if (status == GR_OK)
+        status = run(argc, argv);
     if (status == GR_OK)
         status = close_stdout();
     if (!gr_log_does_speak() && status != GR_OK)

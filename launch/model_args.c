@@ -28,20 +28,6 @@ out:
     return status;
 }
 
-static gr_status read_adapter(struct gr_model_session *s, const char *directory)
-{
-    gr_status status = GR_OK;
-    struct gr_lora_config lora = {0};
-
-    GR_TRY(gr_peft_read_config(&lora, directory));
-    GR_TRY(gr_adapter_create(&s->adapter, &s->engine.model.config, &lora));
-    s->values = GR_NEW_ARRAY(float, s->adapter->elements);
-    GR_TRY(gr_peft_read_weights(s->values, s->adapter, directory));
-out:
-    gr_lora_config_release(&lora);
-    return status;
-}
-
 /* A key that changes nothing here would be taken for one that does. */
 static gr_status check_sets(const char *const *sets, int64_t count)
 {
@@ -60,6 +46,20 @@ static gr_status check_sets(const char *const *sets, int64_t count)
                            (int)strcspn(sets[i], "="), sets[i]);
     }
     return GR_OK;
+}
+
+static gr_status read_adapter(struct gr_model_session *s, const char *directory)
+{
+    gr_status status = GR_OK;
+    struct gr_lora_config lora = {0};
+
+    GR_TRY(gr_peft_read_config(&lora, directory));
+    GR_TRY(gr_adapter_create(&s->adapter, &s->engine.model.config, &lora));
+    s->values = GR_NEW_ARRAY(float, s->adapter->elements);
+    GR_TRY(gr_peft_read_weights(s->values, s->adapter, directory));
+out:
+    gr_lora_config_release(&lora);
+    return status;
 }
 
 gr_status gr_model_session_open(struct gr_model_session *s, const struct gr_args *args)

@@ -2,7 +2,6 @@
 #include "trainer/model/peft_files.h"
 
 #include "data/json.h"
-#include "data/safetensors.h"
 #include "kernels/base/alloc.h"
 #include "kernels/base/widen.h"
 
@@ -383,25 +382,35 @@ static gr_status refuse_extra(const struct gr_safetensors *file, const struct gr
     return GR_OK;
 }
 
+gr_status gr_peft_copy_weights(float *values, const struct gr_adapter *adapter,
+                               const struct gr_safetensors *file)
+{
+    gr_status status = GR_OK;
+    char key[160];
+
+    for (int64_t i = 0; i < adapter->count; i++) {
+        const struct gr_lora_matrix *m = &adapter->matrix[i];
+
+        tensor_key(key, m, 'A');
+        GR_TRY(read_matrix(values + m->a_begin, file, key, m->r, m->in));
+        tensor_key(key, m, 'B');
+        GR_TRY(read_matrix(values + m->b_begin, file, key, m->out, m->r));
+    }
+    if (file->count != 2 * adapter->count)
+        GR_TRY(refuse_extra(file, adapter));
+out:
+    return status;
+}
+
 gr_status gr_peft_read_weights(float *values, const struct gr_adapter *adapter,
                                const char *directory)
 {
     gr_status status = GR_OK;
     struct gr_safetensors file = {0};
     char *path = gr_format("%s/%s", directory, weights_name);
-    char key[160];
 
     GR_TRY(gr_safetensors_open(&file, path));
-    for (int64_t i = 0; i < adapter->count; i++) {
-        const struct gr_lora_matrix *m = &adapter->matrix[i];
-
-        tensor_key(key, m, 'A');
-        GR_TRY(read_matrix(values + m->a_begin, &file, key, m->r, m->in));
-        tensor_key(key, m, 'B');
-        GR_TRY(read_matrix(values + m->b_begin, &file, key, m->out, m->r));
-    }
-    if (file.count != 2 * adapter->count)
-        GR_TRY(refuse_extra(&file, adapter));
+    GR_TRY(gr_peft_copy_weights(values, adapter, &file));
 out:
     gr_safetensors_close(&file);
     gr_free(path);

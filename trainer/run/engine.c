@@ -232,6 +232,29 @@ gr_status gr_engine_set_adapter(struct gr_engine *e, const float *values, int tr
     return gr_device_sync(e->dev);
 }
 
+static gr_tensor trial_part(const struct gr_engine *e, gr_tensor flat, int trial)
+{
+    return gr_tensor_rows(flat, e->trial[trial].begin, e->trial[trial].end);
+}
+
+gr_status gr_engine_get_state(struct gr_engine *e, float *param, float *moment1, float *moment2,
+                              int trial)
+{
+    gr_device_download(e->dev, param, trial_part(e, e->param, trial));
+    gr_device_download(e->dev, moment1, trial_part(e, e->moment1, trial));
+    gr_device_download(e->dev, moment2, trial_part(e, e->moment2, trial));
+    return gr_device_sync(e->dev);
+}
+
+gr_status gr_engine_set_state(struct gr_engine *e, const float *param, const float *moment1,
+                              const float *moment2, int trial)
+{
+    gr_device_upload(e->dev, trial_part(e, e->param, trial), param);
+    gr_device_upload(e->dev, trial_part(e, e->moment1, trial), moment1);
+    gr_device_upload(e->dev, trial_part(e, e->moment2, trial), moment2);
+    return gr_device_sync(e->dev);
+}
+
 gr_status gr_engine_init_adapters(struct gr_engine *e)
 {
     gr_status status = GR_OK;

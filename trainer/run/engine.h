@@ -57,6 +57,12 @@ gr_status gr_engine_init_adapters(struct gr_engine *engine);
 gr_status gr_engine_get_adapter(struct gr_engine *engine, float *values, int trial);
 gr_status gr_engine_set_adapter(struct gr_engine *engine, const float *values, int trial);
 
+/* The same with the moments: all a trial's training is (snapshot.h). */
+gr_status gr_engine_get_state(struct gr_engine *engine, float *param, float *moment1,
+                              float *moment2, int trial);
+gr_status gr_engine_set_state(struct gr_engine *engine, const float *param, const float *moment1,
+                              const float *moment2, int trial);
+
 /* Forward, loss and backward of micro-batch m of a step, all trials stacked: one leaf of the tree.
  * Errors: ERR_DIVERGED naming step, micro-batch and tensor. */
 gr_status gr_engine_micro_batch(struct gr_engine *engine, int64_t step, int64_t m);

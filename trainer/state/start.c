@@ -1,0 +1,256 @@
+/* Start: choose the base, take the next term with it, load it.  See state.h.
+ *
+ * The term comes before the loading, so that the writer it fences has the least time to commit
+ * something that the base does not know.  A base that then proves bad costs one more term, with
+ * an older base. */
+#include "trainer/state/state.h"
+
+#include "kernels/base/alloc.h"
+#include "kernels/base/failpoint.h"
+#include "kernels/base/log.h"
+#include "trainer/state/history.h"
+#include "trainer/state/internal.h"
+#include "trainer/state/verdict.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { ROUNDS_MOST = 1000 }; /* others who start at the same time each cost one */
+
+/* ---- the base ------------------------------------------------------------------------------- */
+
+/* Leaves the verdict that the failure just reported means, if the manifest is still there: one that
+ * was collected meanwhile has no data, and that is nobody's fault. */
+static gr_status judge(const struct gr_access *a, const char *name)
+{
+    gr_status status = GR_OK;
+    struct gr_error error = gr_error_take();
+    char key[GR_KEY_BYTES];
+    bool is_there = false;
+
+    gr_key_record(key, "ckpt", name);
+    GR_TRY(gr_access_exists(a, &is_there, key));
+    if (!is_there)
+        goto out;
+    gr_warn("checkpoint %s is bad: %s", name, error.message);
+    GR_TRY(gr_verdict_put(a, name, error.message));
+out:
+    return status;
+}
+
+/* The next round lists again after a verdict or when a manifest went away. */
+enum choice { CHOICE_BASE, CHOICE_NONE, CHOICE_AGAIN };
+
+/* The newest live manifest that is not bad, as far as a manifest alone can tell. */
+static gr_status choose(enum choice *choice, struct gr_manifest *m, struct gr_history *h,
+                        const char *run_hash)
+{
+    gr_status status = GR_OK;
+    const struct gr_access *a = h->access;
+
+    *choice = CHOICE_NONE;
+    for (int64_t i = 0; i < h->manifest_count; i++) {
+        const struct gr_history_manifest *candidate = &h->manifest[i];
+        bool is_live = false;
+
+        if (candidate->is_bad)
+            continue;
+        GR_TRY(gr_history_is_live(&is_live, h, candidate));
+        if (!is_live)
+            continue;
+        status = gr_manifest_get(m, a, candidate->name);
+        if (status == GR_OK)
+            status = gr_manifest_check_place(m, a, run_hash);
+        *choice = status == GR_OK ? CHOICE_BASE : CHOICE_AGAIN;
+        if (status == GR_ERR_DATA) {
+            status = judge(a, candidate->name);
+        } else if (status == GR_ERR_NOT_FOUND) {
+            gr_error_clear();
+            status = GR_OK;
+        }
+        goto out;
+    }
+out:
+    return status;
+}
+
+/* Without a base the beginning is right only if every manifest there is was given up by a start
+ * that itself began there. */
+static gr_status check_beginning(struct gr_history *h)
+{
+    gr_status status = GR_OK;
+
+    for (int64_t i = 0; i < h->manifest_count; i++) {
+        int64_t bound = 0;
+
+        GR_TRY(gr_history_bound(&bound, h, h->manifest[i].term));
+        if (bound > 0)
+            GR_TRY(gr_fail(GR_ERR_CORRUPT, h->access->store->url,
+                           "graft checkpoints verify tells what is wrong; train.resume: never "
+                           "starts anew, another output too",
+                           "none of the checkpoints is good (found %" PRId64
+                           ", the newest at step %" PRId64 ")",
+                           h->manifest_count, h->manifest[0].step));
+    }
+out:
+    return status;
+}
+
+/* ---- the term ------------------------------------------------------------------------------- */
+
+/* Whether the term in the store is, to the byte, the one we put. */
+static gr_status read_back(bool *is_ours, const struct gr_access *a, const char *key,
+                           const struct gr_buffer *expected)
+{
+    gr_status status = GR_OK;
+    struct gr_buffer bytes = {0};
+
+    *is_ours = false;
+    for (int i = 0; i < GR_ACCESS_READS && !*is_ours; i++) {
+        status = gr_access_get(a, &bytes, key, (int64_t)expected->length + 1);
+        if (status != GR_OK)
+            break;
+        *is_ours = bytes.length == expected->length &&
+                   memcmp(bytes.data, expected->data, bytes.length) == 0;
+    }
+    gr_buffer_release(&bytes);
+    if (status != GR_ERR_NOT_FOUND)
+        return status;
+    gr_error_clear();
+    return GR_OK;
+}
+
+/* Takes the term after the newest, with the base in s->last.  Another may be faster. */
+static gr_status take_term(bool *is_ours, struct gr_state *s, const struct gr_history *h)
+{
+    gr_status status = GR_OK;
+    const struct gr_access *a = h->access;
+    const struct gr_state_options *o = &s->options;
+    struct gr_term *t = &s->term;
+    char key[GR_KEY_BYTES];
+
+    memset(t, 0, sizeof *t);
+    t->term = gr_history_newest_term(h) + 1;
+    if (t->term > GR_TERM_MOST)
+        GR_TRY(gr_fail(GR_ERR_DATA, s->store->url, "use another output",
+                       "the run has no terms left (found term %" PRId64 ")", t->term - 1));
+    o->clock.uuid(o->clock.context, t->uuid);
+    t->unix_s = (int64_t)o->clock.unix_s(o->clock.context);
+    t->pid = o->pid;
+    t->world_size = o->world_size;
+    t->base_step = s->last.step;
+    snprintf(t->run_hash, sizeof t->run_hash, "%s", o->run_hash);
+    snprintf(t->kind, sizeof t->kind, "%s", o->kind);
+    snprintf(t->host, sizeof t->host, "%s", o->host);
+    snprintf(t->base, sizeof t->base, "%s", s->last.name);
+    snprintf(t->base_hash, sizeof t->base_hash, "%s", s->last.hash);
+    gr_term_write(&s->record, t);
+    gr_key_term(key, t->term);
+    GR_TRY(gr_failpoint(GR_FAILPOINT_TERM_BEFORE));
+    status = gr_access_put_if_absent(a, key, s->record.data, (int64_t)s->record.length);
+    if (status == GR_ERR_EXISTS) { /* another's, or ours, put by a try whose answer was lost */
+        gr_error_clear();
+        status = GR_OK;
+    }
+    if (status == GR_OK)
+        status = gr_failpoint(GR_FAILPOINT_TERM_AFTER);
+    if (status == GR_OK)
+        status = read_back(is_ours, a, key, &s->record);
+out:
+    return status;
+}
+
+/* The kind of devices that the newest term told; none is fine. */
+static gr_status read_kind_before(struct gr_state *s, const struct gr_history *h)
+{
+    struct gr_term before;
+    gr_status status = GR_OK;
+
+    s->kind_before[0] = '\0';
+    if (gr_history_newest_term(h) == 0)
+        return GR_OK;
+    status = gr_term_get(&before, h->access, gr_history_newest_term(h));
+    if (status == GR_OK)
+        memcpy(s->kind_before, before.kind, sizeof before.kind);
+    if (status != GR_ERR_DATA && status != GR_ERR_NOT_FOUND)
+        return status;
+    gr_error_clear();
+    return GR_OK;
+}
+
+/* ---- start ---------------------------------------------------------------------------------- */
+
+/* One attempt.  *is_done stays false when a listing must be made again. */
+static gr_status start_round(bool *is_done, struct gr_state *s, struct gr_checkpoint *found,
+                             struct gr_history *h)
+{
+    gr_status status = GR_OK;
+    enum choice choice = CHOICE_NONE;
+    struct gr_manifest m;
+    bool is_ours = false;
+
+    memset(&s->last, 0, sizeof s->last);
+    if (!s->options.fresh) {
+        GR_TRY(gr_failpoint(GR_FAILPOINT_RESUME_CHOOSE));
+        GR_TRY(choose(&choice, &m, h, s->options.run_hash));
+        if (choice == CHOICE_AGAIN)
+            goto out;
+        if (choice == CHOICE_NONE)
+            GR_TRY(check_beginning(h));
+    }
+    if (choice == CHOICE_BASE)
+        s->last = gr_state_link_of(&m);
+    GR_TRY(read_kind_before(s, h));
+    GR_TRY(take_term(&is_ours, s, h));
+    if (!is_ours)
+        goto out;
+    if (choice == CHOICE_BASE) {
+        status = gr_manifest_load(found, h->access, &m);
+        if (status == GR_ERR_DATA) {
+            status = judge(h->access, m.name);
+            goto out;
+        }
+        GR_TRY(status);
+        GR_TRY(gr_failpoint(GR_FAILPOINT_RESUME_STAGED));
+    }
+    *is_done = true;
+out:
+    return status;
+}
+
+gr_status gr_state_start(struct gr_state **state, struct gr_checkpoint *found,
+                         struct gr_store *store, const struct gr_state_options *options)
+{
+    gr_status status = GR_OK;
+    struct gr_state *s = GR_NEW(struct gr_state);
+    struct gr_history history = {0};
+    struct gr_access access;
+    bool is_done = false;
+
+    GR_CHECK(options->save_total_limit >= GR_STATE_LIMIT_LEAST, "%" PRId64,
+             options->save_total_limit);
+    GR_CHECK(gr_name_is_hash(options->run_hash), "%s", options->run_hash);
+    *state = NULL;
+    memset(found, 0, sizeof *found);
+    s->store = store;
+    s->options = *options;
+    access = gr_state_access(s);
+    for (int round = 0; !is_done; round++) {
+        if (round == ROUNDS_MOST)
+            GR_TRY(gr_fail(GR_ERR_RETRY, store->url, "is it started from many places at once?",
+                           "no term could be taken in %d rounds", ROUNDS_MOST));
+        gr_history_release(&history);
+        GR_TRY(gr_history_read(&history, &access));
+        GR_TRY(start_round(&is_done, s, found, &history));
+    }
+    GR_TRY(gr_term_check_fence(&access, s->term.term));
+    *state = s; /* ownership moved to the caller */
+    s = NULL;
+out:
+    gr_history_release(&history);
+    if (status != GR_OK)
+        gr_checkpoint_release(found);
+    gr_state_destroy(s);
+    return status;
+}
