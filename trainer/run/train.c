@@ -141,7 +141,8 @@ static gr_status train_steps(struct run *r)
         int64_t step = r->done_steps + 1, begin_ns = gr_clock_ns();
 
         GR_TRY(gr_comm_agree_status(r->comm, compute_block(r, step), "step"));
-        GR_TRY(gr_engine_update(&r->engine, &r->update, step)); /* sum, 1/N, clip, AdamW */
+        status = gr_engine_update(&r->engine, &r->update, step); /* sum, 1/N, clip, AdamW */
+        GR_TRY(gr_comm_agree_status(r->comm, status, "update"));
         r->done_steps = step;
         log_step(r, step, begin_ns);
         GR_TRY(evaluate(r, &is_best, step));
