@@ -236,7 +236,7 @@ done
 for point in export.weights export.config done.before done.after; do
     begin_case
     code=0
-    GRAFT_FAIL=$point:*:fail mpirun -n 2 --bind-to none --oversubscribe "$graft" train \
+    GRAFT_FAIL="$point:*:fail" mpirun -n 2 --bind-to none --oversubscribe "$graft" train \
         "$work/run.yaml" --set output="$work/out" </dev/null >"$work/log" 2>&1 || code=$?
     check_refused "$point" 138 "failpoint $point"
     check_recovers "$point" "$work/out"
