@@ -33,6 +33,10 @@ train: {micro_batches: 2, max_steps: 2}
 device: {threads: 1}
 dist: {timeout_seconds: 30}
 YAML
+# Another host: the same names, another config.json.
+mkdir elsewhere
+cp -r model data.jsonl run.yaml elsewhere
+sed -i 's/"rms_norm_eps": 1e-05/"rms_norm_eps": 1e-04/' elsewhere/model/config.json
 train=("$graft" train run.yaml)
 eval=("$graft" eval --model model --set device.threads=1 --set dist.timeout_seconds=30 --data)
 
@@ -89,6 +93,19 @@ expected='graft: error: host memory: converted weights of 0 MiB cannot be placed
 '
 OMPI_MCA_btl=self,tcp ranks weights_that_rank_0_cannot_place 5 \
     bash -c 'trap "" XFSZ && ulimit -f 20 && exec "$@"' bash "${train[@]}" : "${train[@]}"
+
+# ---- ranks that would compute different things ----
+hint='  hint: every rank needs the same program, files and settings'
+cp "$graft" other_graft
+echo >>other_graft
+expected="graft: error: start: rank 1 has another graft program than rank 0
+$hint
+"
+ranks other_program 2 "${train[@]}" : "$work/other_graft" train run.yaml
+expected="graft: error: start: rank 1 has another model than rank 0
+$hint
+"
+ranks other_config 2 "${train[@]}" : env -C elsewhere "${train[@]}"
 
 # ---- evaluation ----
 expected='graft: error: GRAFT_ISA: unknown instruction set (found v9, expected v3 or v4 on x86-64)
