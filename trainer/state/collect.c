@@ -6,6 +6,7 @@
 #include "trainer/state/collect.h"
 
 #include "kernels/base/alloc.h"
+#include "kernels/base/failpoint.h"
 #include "trainer/state/history.h"
 #include "trainer/state/internal.h"
 #include "trainer/state/record.h"
@@ -31,8 +32,10 @@ static gr_status remove_objects(const struct gr_access *a, const char *name)
     gr_key_object(prefix, name, "", ""); /* "objects/NAME-/" */
     prefix[strlen(prefix) - 1] = '\0';
     GR_TRY(gr_access_list(a, &list, prefix));
-    for (int64_t i = 0; i < list.count; i++)
+    for (int64_t i = 0; i < list.count; i++) {
         GR_TRY(remove_key(a, list.entry[i].key));
+        GR_TRY(gr_failpoint(GR_FAILPOINT_GC_DATA));
+    }
 out:
     gr_store_list_release(&list);
     return status;
@@ -63,6 +66,7 @@ gr_status gr_collect_checkpoint(bool *was_pinned, struct gr_history *h, const ch
     GR_TRY(status);
     GR_TRY(check_writer(a, term));
     GR_TRY(remove_key(a, key));
+    GR_TRY(gr_failpoint(GR_FAILPOINT_GC_MANIFEST));
     GR_TRY(gr_history_read_pins(h));
     *was_pinned = gr_history_find(h, name)->is_pinned;
     if (*was_pinned) {

@@ -2,6 +2,7 @@
 #include "trainer/state/manifest.h"
 
 #include "kernels/base/alloc.h"
+#include "kernels/base/failpoint.h"
 #include "trainer/state/record.h"
 
 #include <inttypes.h>
@@ -222,6 +223,7 @@ gr_status gr_manifest_load(struct gr_checkpoint *c, const struct gr_access *a,
     c->object_count = m->object_count;
     for (int64_t i = 0; i < m->object_count; i++) {
         memcpy(c->object[i].name, m->object[i].name, sizeof c->object[i].name);
+        GR_TRY(gr_failpoint(GR_FAILPOINT_RESUME_OBJECT));
         GR_TRY(load_object(&c->object[i].bytes, a, m, &m->object[i]));
     }
 out:

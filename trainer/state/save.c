@@ -6,6 +6,7 @@
 #include "trainer/state/state.h"
 
 #include "kernels/base/alloc.h"
+#include "kernels/base/failpoint.h"
 #include "trainer/state/internal.h"
 
 #include <inttypes.h>
@@ -51,6 +52,7 @@ static gr_status put_objects(const struct gr_access *a, const struct gr_manifest
     char key[GR_KEY_BYTES];
 
     for (int64_t i = 0; i < c->object_count; i++) {
+        GR_TRY(gr_failpoint(GR_FAILPOINT_SAVE_OBJECT));
         gr_key_object(key, m->name, m->uuid, c->object[i].name);
         GR_TRY(gr_access_put(a, key, c->object[i].bytes.data, m->object[i].bytes));
     }
@@ -105,6 +107,7 @@ static gr_status put_manifest(const struct gr_access *a, const struct gr_manifes
     gr_key_record(key, "ckpt", m->name);
     do {
         GR_TRY(gr_term_check_fence(a, m->term));
+        GR_TRY(gr_failpoint(GR_FAILPOINT_MANIFEST_BEFORE));
         status = a->store->ops->put_if_absent(a->store, key, bytes->data, (int64_t)bytes->length);
     } while (gr_access_again(a, status, &pause_s));
 out:
@@ -143,19 +146,23 @@ gr_status gr_state_save(struct gr_state *state, const struct gr_checkpoint *c)
              state->last.step);
     if (c->step == state->last.step) /* the base, or what this term committed last */
         return gr_term_check_fence(&access, state->term.term);
+    GR_TRY(gr_failpoint(GR_FAILPOINT_SAVE_BEGIN));
     m = describe(state, c);
     GR_TRY(put_objects(&access, &m, c));
     GR_TRY(check_objects(&access, &m));
     gr_manifest_write(&state->record, &m);
+    GR_TRY(gr_failpoint(GR_FAILPOINT_SAVE_FENCE));
     status = put_manifest(&access, &m, &state->record);
     if (status == GR_ERR_EXISTS)
         gr_error_clear();
     else if (status != GR_OK)
         goto out;
+    GR_TRY(gr_failpoint(GR_FAILPOINT_MANIFEST_AFTER));
     GR_TRY(read_back(&access, &m));
     /* A start may have come between fence and manifest, with a base before this step. */
     GR_TRY(gr_term_check_fence(&access, m.term));
     state->last = gr_state_link_of(&m);
+    GR_TRY(gr_failpoint(GR_FAILPOINT_SAVE_DURABLE));
 out:
     return status;
 }
