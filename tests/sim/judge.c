@@ -418,14 +418,17 @@ static void demand_owner(struct sim_judge *judge, const char *key)
     char uuid[GR_STATE_UUID_BYTES] = "";
     char *manifest = NULL;
     const struct gr_buffer *bytes = NULL;
+    int64_t node = SIM_NO_NODE;
 
     if (strlen(key) > strlen("objects/") + sizeof name + sizeof uuid) {
         snprintf(name, sizeof name, "%s", key + strlen("objects/"));
         snprintf(uuid, sizeof uuid, "%s", key + strlen("objects/") + sizeof name);
     }
+    node = find_name(judge, name);
     manifest = gr_format("ckpt/%s.json", name);
     bytes = sim_bucket_find(judge->bucket, manifest);
-    if (bytes == NULL || strstr(bytes->data, uuid) == NULL)
+    if (node == SIM_NO_NODE || bytes == NULL ||
+        (judge->node[node].damaged_ns == 0 && strstr(bytes->data, uuid) == NULL))
         sim_violation(judge->world, "no orphans", "nobody owns %s", key);
     gr_free(manifest);
 }

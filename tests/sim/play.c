@@ -271,7 +271,7 @@ static struct sim_faults faults_of(const struct life *life)
     return faults;
 }
 
-/* The trainer after the end: the last step is there, and it takes the garbage away. */
+/* The trainer after the end: the last step is there, and a day later it takes the garbage away. */
 static gr_status clean_up(struct trainer *t)
 {
     struct play *play = t->play;
@@ -280,6 +280,7 @@ static gr_status clean_up(struct trainer *t)
         sim_violation(play->world, "the finished state is found",
                       "the last start finds step %" PRId64, t->step);
     play->final_node = t->node;
+    sim_wait(t->process, 30 * SIM_HOUR);
     return collect(t);
 }
 
