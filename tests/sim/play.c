@@ -400,7 +400,7 @@ static void damage(struct sim_world *world, void *context)
 
     if (play->damages_left == 0 || sim_bucket_find(play->bucket, "done.json") != NULL)
         return;
-    if (sim_judge_damage_newest(play->judge)) {
+    if (sim_judge_damage_newest(play->judge, play->last_step)) {
         play->damages_left--;
         play->counts->damages++;
     }
