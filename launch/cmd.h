@@ -5,6 +5,7 @@
 
 #include "launch/args.h"
 
+extern const struct gr_command gr_cmd_checkpoints;
 extern const struct gr_command gr_cmd_config;
 extern const struct gr_command gr_cmd_eval;
 extern const struct gr_command gr_cmd_generate;
