@@ -54,7 +54,7 @@ TEST(state_saved_is_found_with_all_it_had)
     ASSERT(found.best_loss == 0.1);
     ASSERT_INT(found.evals_since_best, 2);
     ASSERT_INT(found.world_size, 3);
-    ASSERT_INT(gr_state_term(state), 2);
+    ASSERT_INT(gr_state_term(state), 3); /* 2 is its fence */
     ASSERT_TEXT(gr_state_base_name(state), CK20);
     ASSERT_INT(strlen(gr_state_base_hash(state)), 64);
     ASSERT_TEXT(gr_state_kind_before(state), "test device");
@@ -103,6 +103,22 @@ TEST(state_fresh_start_leaves_what_is_there_behind)
     ASSERT_OK(gr_state_case_save(state, 10, 0));
     gr_state_destroy(state);
     gr_state_destroy(gr_state_case_start(&sc, 10));
+    gr_state_case_release(&sc);
+}
+
+/* A start that died between its two terms left a fence: it bounds nothing, and serves the next. */
+TEST(state_fence_left_behind_bounds_nothing_and_serves)
+{
+    struct gr_state_case sc;
+    struct gr_state *state = NULL;
+
+    gr_state_case_init(&sc);
+    gr_state_case_run_to(&sc, 20);
+    gr_state_destroy(gr_state_case_start(&sc, 20));
+    ASSERT(unlink("run/term/00000003.json") == 0);
+    state = gr_state_case_start(&sc, 20);
+    ASSERT_INT(gr_state_term(state), 3);
+    gr_state_destroy(state);
     gr_state_case_release(&sc);
 }
 
@@ -279,11 +295,12 @@ TEST(state_damaged_term_does_not_stop_a_start)
     gr_state_case_run_to(&sc, 20);
     gr_state_destroy(gr_state_case_start(&sc, 20));
     gr_state_case_flip("run/term/00000002.json", 30);
+    gr_state_case_flip("run/term/00000003.json", 30);
     gr_state_destroy(gr_state_case_start(&sc, 20));
     gr_state_case_release(&sc);
 }
 
-/* What term 1 commits after term 2 began stays dead, as the manifests of term 2 tell its base. */
+/* What term 1 commits after term 3 began stays dead, as the manifests of term 3 tell its base. */
 TEST(state_damaged_term_is_known_by_its_manifests)
 {
     struct gr_state_case sc;
@@ -297,7 +314,7 @@ TEST(state_damaged_term_is_known_by_its_manifests)
     ASSERT(rename("run/term/00000002.json", "run/hidden") == 0);
     ASSERT_OK(gr_state_case_save(old, 30, 0));
     ASSERT(rename("run/hidden", "run/term/00000002.json") == 0);
-    gr_state_case_flip("run/term/00000002.json", 30);
+    gr_state_case_flip("run/term/00000003.json", 30);
     gr_state_destroy(gr_state_case_start(&sc, 20));
     gr_state_destroy(old);
     gr_state_destroy(new);

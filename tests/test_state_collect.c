@@ -5,8 +5,10 @@
 #include "tests/files.h"
 #include "tests/state_case.h"
 #include "tests/test.h"
+#include "tests/watched_store.h"
 
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define CK10 "000000000010-00000001"
@@ -108,13 +110,28 @@ TEST(collect_after_a_resume_keeps_base_and_best)
     for (int64_t step = 30; step <= 60; step += 10)
         ASSERT_OK(gr_state_case_save(state, step, 10));
     ASSERT_OK(gr_state_collect(state));
-    ASSERT_KEPT(&sc, CK10, CK20, "000000000040-00000002", "000000000050-00000002",
-                "000000000060-00000002");
+    ASSERT_KEPT(&sc, CK10, CK20, "000000000040-00000003", "000000000050-00000003",
+                "000000000060-00000003");
     gr_state_destroy(state);
     gr_state_case_release(&sc);
 }
 
-TEST(collect_does_not_count_bad_ones_and_takes_what_is_dead)
+TEST(collect_does_not_count_bad_ones)
+{
+    struct gr_state_case sc;
+    struct gr_state *state = NULL;
+
+    gr_state_case_init(&sc);
+    state = start_and_save(&sc, 50, 0);
+    ASSERT(mkdir("run/bad", 0777) == 0);
+    gr_test_write_text("run/bad/" CK30 ".json", "this is a verdict too");
+    ASSERT_OK(gr_state_collect(state));
+    ASSERT_KEPT(&sc, CK20, CK40, CK50);
+    gr_state_destroy(state);
+    gr_state_case_release(&sc);
+}
+
+TEST(collect_takes_what_is_dead)
 {
     struct gr_state_case sc;
     struct gr_state *state = NULL;
@@ -172,98 +189,60 @@ TEST(collect_takes_orphans_of_earlier_terms_after_a_day)
     gr_state_case_release(&sc);
 }
 
-/* ---- a store that does something at a certain request -----------------------------------------
- */
-
-/* The file store, but `hook` runs once, right before a key is removed. */
-struct hooked {
-    struct gr_store base;
-    struct gr_store *real;
-    const char *key;
-    void (*hook)(struct gr_store *real);
-};
-
-static gr_status hooked_list(struct gr_store *s, struct gr_store_list *list, const char *prefix)
-{
-    struct gr_store *real = ((struct hooked *)s)->real;
-
-    return real->ops->list(real, list, prefix);
-}
-
-static gr_status hooked_get(struct gr_store *s, struct gr_buffer *bytes, const char *key,
-                            int64_t offset, int64_t count)
-{
-    struct gr_store *real = ((struct hooked *)s)->real;
-
-    return real->ops->get(real, bytes, key, offset, count);
-}
-
-static gr_status hooked_put(struct gr_store *s, const char *key, const void *bytes, int64_t count)
-{
-    struct gr_store *real = ((struct hooked *)s)->real;
-
-    return real->ops->put(real, key, bytes, count);
-}
-
-static gr_status hooked_put_if_absent(struct gr_store *s, const char *key, const void *bytes,
-                                      int64_t count)
-{
-    struct gr_store *real = ((struct hooked *)s)->real;
-
-    return real->ops->put_if_absent(real, key, bytes, count);
-}
-
-static gr_status hooked_remove(struct gr_store *s, const char *key)
-{
-    struct hooked *h = (struct hooked *)s;
-
-    if (h->hook != NULL && strcmp(key, h->key) == 0) {
-        h->hook(h->real);
-        h->hook = NULL;
-    }
-    return h->real->ops->remove(h->real, key);
-}
-
-static const struct gr_store_ops hooked_ops = {
-    .list = hooked_list,
-    .get = hooked_get,
-    .put = hooked_put,
-    .put_if_absent = hooked_put_if_absent,
-    .remove = hooked_remove,
-};
-
-/* Steps 10 to 40 are saved through a store in which `hook` runs before 10's manifest goes. */
-static struct gr_state *start_hooked(struct hooked *h, struct gr_state_case *sc,
-                                     void (*hook)(struct gr_store *real))
+/* Steps 10 to 40 are saved through the watched store, in which something happens before the first
+ * request of this kind for 10's manifest. */
+static struct gr_state *start_watched(struct gr_watched_store *w, struct gr_state_case *sc,
+                                      const char *kind, void (*before)(struct gr_watched_store *w))
 {
     struct gr_state *state = NULL;
     struct gr_checkpoint found = {0};
 
-    *h = (struct hooked){{&hooked_ops, "hooked"}, sc->store, "ckpt/" CK10 ".json", hook};
-    ASSERT_OK(gr_state_start(&state, &found, &h->base, &sc->options));
+    gr_watched_store_init(w, sc->store);
+    ASSERT_OK(gr_state_start(&state, &found, &w->base, &sc->options));
     for (int64_t step = 10; step <= 40; step += 10)
         ASSERT_OK(gr_state_case_save(state, step, 0));
+    w->kind = kind;
+    w->prefix = "ckpt/" CK10 ".json";
+    w->before = before;
+    w->context = sc;
+    w->times = 1;
     return state;
 }
 
 /* ---- pins ----------------------------------------------------------------------------------- */
 
-static void pin_the_first(struct gr_store *real)
+static void pin_the_first(struct gr_watched_store *w)
 {
-    ASSERT_OK(gr_state_pin(real, CK10));
+    ASSERT_OK(gr_state_pin(w->real, CK10));
+}
+
+TEST(collect_never_touches_a_pinned_one)
+{
+    struct gr_state_case sc;
+    struct gr_watched_store watched;
+    struct gr_state *state = NULL;
+
+    gr_state_case_init(&sc);
+    state = start_watched(&watched, &sc, "remove", NULL);
+    ASSERT_OK(gr_state_pin(sc.store, CK10));
+    ASSERT_OK(gr_state_collect(state));
+    ASSERT_INT(watched.seen, 0);
+    ASSERT_KEPT(&sc, CK10, CK20, CK30, CK40);
+    gr_state_destroy(state);
+    gr_state_case_release(&sc);
 }
 
 /* The pin sees its manifest, then the collector deletes that: it must come back. */
 TEST(collect_pin_that_comes_while_it_deletes_wins)
 {
     struct gr_state_case sc;
-    struct hooked hooked;
+    struct gr_watched_store watched;
     struct gr_state *state = NULL;
 
     gr_state_case_init(&sc);
-    state = start_hooked(&hooked, &sc, pin_the_first);
+    state = start_watched(&watched, &sc, "remove", pin_the_first);
     ASSERT_OK(gr_state_collect(state));
-    ASSERT(hooked.hook == NULL);
+    ASSERT_INT(watched.seen, 1);
     ASSERT_KEPT(&sc, CK10, CK20, CK30, CK40);
     ASSERT_OK(gr_state_collect(state));
     ASSERT_KEPT(&sc, CK10, CK20, CK30, CK40);
@@ -299,62 +278,81 @@ TEST(pin_of_a_missing_checkpoint_fails_and_leaves_none)
     gr_state_case_release(&sc);
 }
 
-static struct hooked late_pin;
-
-static void remove_manifest(struct gr_store *real)
+static void remove_manifest(struct gr_watched_store *w)
 {
-    ASSERT_OK(real->ops->remove(real, "ckpt/" CK10 ".json"));
-}
-
-static gr_status put_and_collect(struct gr_store *s, const char *key, const void *bytes,
-                                 int64_t count)
-{
-    struct gr_store *real = ((struct hooked *)s)->real;
-    gr_status status = real->ops->put(real, key, bytes, count);
-
-    remove_manifest(real);
-    return status;
+    ASSERT_OK(w->real->ops->remove(w->real, "ckpt/" CK10 ".json"));
 }
 
 /* The manifest goes between the pin's look and its second look. */
 TEST(pin_of_a_checkpoint_that_goes_meanwhile_is_taken_back)
 {
     struct gr_state_case sc;
-    struct gr_store_ops ops = hooked_ops;
+    struct gr_watched_store watched;
 
     gr_state_case_init(&sc);
     gr_state_case_run_to(&sc, 10);
-    ops.put = put_and_collect;
-    late_pin = (struct hooked){{&ops, "hooked"}, sc.store, "", NULL};
-    ASSERT_INT(gr_state_pin(&late_pin.base, CK10), GR_ERR_NOT_FOUND);
+    gr_watched_store_init(&watched, sc.store);
+    watched.kind = "put";
+    watched.before = remove_manifest;
+    watched.times = 1;
+    ASSERT_INT(gr_state_pin(&watched.base, CK10), GR_ERR_NOT_FOUND);
     gr_error_clear();
+    ASSERT_INT(watched.seen, 1);
     ASSERT_INT(gr_state_case_count(&sc, "pin/"), 0);
+    gr_state_case_release(&sc);
+}
+
+TEST(collect_pinned_without_data_stays_without_manifest)
+{
+    struct gr_state_case sc;
+    struct gr_state *state = NULL;
+
+    gr_state_case_init(&sc);
+    state = start_and_save(&sc, 40, 0);
+    ASSERT_OK(gr_state_pin(sc.store, CK10));
+    ASSERT(unlink("run/ckpt/" CK10 ".json") == 0);
+    ASSERT(system("rm -r run/objects/" CK10 "*") == 0);
+    ASSERT_OK(gr_state_collect(state));
+    ASSERT_KEPT(&sc, CK20, CK30, CK40);
+    gr_state_destroy(state);
     gr_state_case_release(&sc);
 }
 
 /* ---- a collector that is fenced while it works ------------------------------------------------
  */
 
-static struct gr_state_case *fencing_case;
-
-static void take_over(struct gr_store *real)
+static void take_over(struct gr_watched_store *w)
 {
-    (void)real;
-    gr_state_destroy(gr_state_case_start(fencing_case, 40));
+    gr_state_destroy(gr_state_case_start(w->context, 40));
 }
 
-TEST(collect_fenced_in_the_middle_deletes_no_data)
+TEST(collect_fenced_before_the_data_deletes_none)
 {
     struct gr_state_case sc;
-    struct hooked hooked;
+    struct gr_watched_store watched;
     struct gr_state *state = NULL;
 
     gr_state_case_init(&sc);
-    fencing_case = &sc;
-    state = start_hooked(&hooked, &sc, take_over);
+    state = start_watched(&watched, &sc, "remove", take_over);
     ASSERT_INT(gr_state_collect(state), GR_ERR_FENCED);
     gr_error_clear();
     ASSERT_INT(gr_state_case_count(&sc, "objects/"), 8);
+    gr_state_destroy(state);
+    gr_state_case_release(&sc);
+}
+
+TEST(collect_fenced_before_the_manifest_deletes_nothing)
+{
+    struct gr_state_case sc;
+    struct gr_watched_store watched;
+    struct gr_state *state = NULL;
+
+    gr_state_case_init(&sc);
+    state = start_watched(&watched, &sc, "get", take_over);
+    ASSERT_INT(gr_state_collect(state), GR_ERR_FENCED);
+    gr_error_clear();
+    ASSERT_INT(watched.seen, 1);
+    ASSERT_KEPT(&sc, CK10, CK20, CK30, CK40);
     gr_state_destroy(state);
     gr_state_case_release(&sc);
 }
@@ -419,6 +417,10 @@ TEST(find_takes_steps_and_names)
     gr_state_case_run_to(&sc, 20);
     ASSERT_OK(gr_state_find(name, sc.store, "20"));
     ASSERT_TEXT(name, CK20);
+    sc.options.fresh = true;
+    gr_state_destroy(gr_state_case_start(&sc, 0));
+    ASSERT_INT(gr_state_find(name, sc.store, "20"), GR_ERR_NOT_FOUND); /* superseded */
+    gr_error_clear();
     ASSERT_OK(gr_state_find(name, sc.store, CK10));
     ASSERT_TEXT(name, CK10);
     ASSERT_INT(gr_state_find(name, sc.store, "15"), GR_ERR_NOT_FOUND);

@@ -1,121 +1,54 @@
-/* The protocol over a store that loses answers, is down, or must not be read. */
+/* The protocol when something comes in between: lost answers, torn reads, a store that is down or
+ * must not be read, another start or a collector at the worst moment. */
 #include "trainer/state/state.h"
 
 #include "kernels/base/alloc.h"
 #include "tests/state_case.h"
 #include "tests/test.h"
+#include "tests/watched_store.h"
 
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #define CK10 "000000000010-00000001"
+#define CK20 "000000000020-00000001"
 
-/* The file store behind a table that answers the first `failures` requests of a kind, for keys with
- * `prefix`, with ERR_RETRY; `lost`: after having done what was asked. */
-struct flaky {
-    struct gr_store base;
-    struct gr_store *real;
-    const char *prefix;
-    int failures, failed;
-    bool lost;
-};
-
-static gr_status answer(struct flaky *f, const char *key, gr_status status)
+/* A start over the watched store. */
+static gr_status start(struct gr_state **state, int64_t *step, struct gr_watched_store *w,
+                       struct gr_state_case *sc)
 {
-    if (strncmp(key, f->prefix, strlen(f->prefix)) != 0 || f->failed >= f->failures)
-        return status;
-    f->failed++;
-    gr_error_clear();
-    return gr_fail(GR_ERR_RETRY, key, NULL, "no answer");
+    struct gr_checkpoint found = {0};
+    gr_status status = gr_state_start(state, &found, &w->base, &sc->options);
+
+    *step = found.step;
+    gr_checkpoint_release(&found);
+    return status;
 }
 
-static bool drops(const struct flaky *f, const char *key)
-{
-    return !f->lost && f->failed < f->failures && strncmp(key, f->prefix, strlen(f->prefix)) == 0;
-}
-
-static gr_status flaky_list(struct gr_store *s, struct gr_store_list *list, const char *prefix)
-{
-    struct gr_store *real = ((struct flaky *)s)->real;
-
-    return real->ops->list(real, list, prefix);
-}
-
-static gr_status flaky_get(struct gr_store *s, struct gr_buffer *bytes, const char *key,
-                           int64_t offset, int64_t count)
-{
-    struct flaky *f = (struct flaky *)s;
-
-    return answer(f, key, f->real->ops->get(f->real, bytes, key, offset, count));
-}
-
-static gr_status flaky_put(struct gr_store *s, const char *key, const void *bytes, int64_t count)
-{
-    struct flaky *f = (struct flaky *)s;
-
-    return answer(f, key, drops(f, key) ? GR_OK : f->real->ops->put(f->real, key, bytes, count));
-}
-
-/* As S3 does it: a name that is taken is taken, whoever took it. */
-static gr_status flaky_put_if_absent(struct gr_store *s, const char *key, const void *bytes,
-                                     int64_t count)
-{
-    struct flaky *f = (struct flaky *)s;
-    struct gr_buffer there = {0};
-    gr_status status = GR_OK;
-
-    if (!drops(f, key)) {
-        status = f->real->ops->get(f->real, &there, key, 0, 1);
-        gr_error_clear();
-        status = status == GR_OK ? gr_fail(GR_ERR_EXISTS, key, NULL, "taken")
-                                 : f->real->ops->put_if_absent(f->real, key, bytes, count);
-    }
-    gr_buffer_release(&there);
-    return answer(f, key, status);
-}
-
-static gr_status flaky_remove(struct gr_store *s, const char *key)
-{
-    struct flaky *f = (struct flaky *)s;
-
-    return f->real->ops->remove(f->real, key);
-}
-
-static const struct gr_store_ops flaky_ops = {
-    .list = flaky_list,
-    .get = flaky_get,
-    .put = flaky_put,
-    .put_if_absent = flaky_put_if_absent,
-    .remove = flaky_remove,
-};
-
-static void make_flaky(struct flaky *f, struct gr_state_case *sc)
-{
-    *f = (struct flaky){.base = {&flaky_ops, "flaky"}, .real = sc->store, .prefix = ""};
-}
+/* ---- a store that fails --------------------------------------------------------------------- */
 
 TEST(faults_lost_answers_are_settled_by_sending_again)
 {
     static const char *const prefixes[] = {"objects/", "ckpt/", "term/"};
     struct gr_state_case sc;
-    struct flaky flaky;
+    struct gr_watched_store watched;
+    int64_t step = 0;
 
     gr_state_case_init(&sc);
-    make_flaky(&flaky, &sc);
     for (int64_t i = 0; i < 2 * GR_COUNT(prefixes); i++) {
         struct gr_state *state = NULL;
-        struct gr_checkpoint found = {0};
 
         ASSERT(system("rm -rf run/ckpt run/term run/objects") == 0);
-        flaky.prefix = prefixes[i / 2];
-        flaky.lost = i % 2 == 1;
-        flaky.failed = 0;
-        flaky.failures = 3;
-        ASSERT_OK(gr_state_start(&state, &found, &flaky.base, &sc.options));
+        gr_watched_store_init(&watched, sc.store);
+        watched.prefix = prefixes[i / 2];
+        watched.loses = i % 2 == 1;
+        watched.drops = i % 2 == 0;
+        watched.times = 3;
+        ASSERT_OK(start(&state, &step, &watched, &sc));
         ASSERT_INT(gr_state_term(state), 1);
         ASSERT_OK(gr_state_case_save(state, 10, 0));
-        ASSERT_INT(flaky.failed, 3);
+        ASSERT_INT(watched.seen, 3);
         gr_state_case_keys(&sc, "ckpt/", CK10 ".json ");
         ASSERT_INT(gr_state_case_count(&sc, "term/"), 1);
         ASSERT_INT(gr_state_case_count(&sc, "objects/"), 2);
@@ -129,19 +62,20 @@ TEST(faults_store_down_past_the_deadline_is_no_verdict)
 {
     static const char *const prefixes[] = {"objects/", "ckpt/", "term/"};
     struct gr_state_case sc;
-    struct flaky flaky;
+    struct gr_watched_store watched;
+    struct gr_state *state = NULL;
+    int64_t step = 0;
 
     gr_state_case_init(&sc);
     gr_state_case_run_to(&sc, 20);
-    make_flaky(&flaky, &sc);
-    flaky.failures = 1000000;
     for (int64_t i = 0; i < GR_COUNT(prefixes); i++) {
-        struct gr_state *state = NULL;
-        struct gr_checkpoint found = {0};
         double before_s = sc.monotonic_s;
 
-        flaky.prefix = prefixes[i];
-        ASSERT_INT(gr_state_start(&state, &found, &flaky.base, &sc.options), GR_ERR_RETRY);
+        gr_watched_store_init(&watched, sc.store);
+        watched.prefix = prefixes[i];
+        watched.drops = true;
+        watched.times = 1000000;
+        ASSERT_INT(start(&state, &step, &watched, &sc), GR_ERR_RETRY);
         gr_error_clear();
         ASSERT_NEAR(sc.monotonic_s - before_s, 5.0, 1e-6);
         ASSERT_INT(gr_state_case_count(&sc, "bad/"), 0);
@@ -153,21 +87,74 @@ TEST(faults_store_down_past_the_deadline_is_no_verdict)
 TEST(faults_save_with_the_store_down_is_retry_and_leaves_the_last_one)
 {
     struct gr_state_case sc;
-    struct flaky flaky;
+    struct gr_watched_store watched;
     struct gr_state *state = NULL;
-    struct gr_checkpoint found = {0};
+    int64_t step = 0;
 
     gr_state_case_init(&sc);
-    make_flaky(&flaky, &sc);
-    ASSERT_OK(gr_state_start(&state, &found, &flaky.base, &sc.options));
+    gr_watched_store_init(&watched, sc.store);
+    watched.drops = true;
+    ASSERT_OK(start(&state, &step, &watched, &sc));
     ASSERT_OK(gr_state_case_save(state, 10, 0));
-    flaky.failures = 1000000;
+    watched.times = 1000000;
     ASSERT_INT(gr_state_case_save(state, 20, 0), GR_ERR_RETRY);
     gr_error_clear();
-    flaky.failures = 0;
+    watched.times = 0;
     ASSERT_OK(gr_state_case_save(state, 30, 0)); /* the store is back */
     gr_state_destroy(state);
     gr_state_destroy(gr_state_case_start(&sc, 30));
+    gr_state_case_release(&sc);
+}
+
+TEST(faults_torn_reads_are_no_verdict)
+{
+    static const char *const prefixes[] = {"objects/", "ckpt/", "term/"};
+    struct gr_state_case sc;
+    struct gr_watched_store watched;
+    struct gr_state *state = NULL;
+    int64_t step = 0;
+
+    gr_state_case_init(&sc);
+    gr_state_case_run_to(&sc, 20);
+    for (int64_t i = 0; i < GR_COUNT(prefixes); i++) {
+        gr_watched_store_init(&watched, sc.store);
+        watched.kind = "get";
+        watched.prefix = prefixes[i];
+        watched.tears = true;
+        watched.times = 2;
+        ASSERT_OK(start(&state, &step, &watched, &sc));
+        ASSERT_INT(step, 20);
+        ASSERT_INT(watched.seen, 2);
+        ASSERT_INT(gr_state_case_count(&sc, "bad/"), 0);
+        gr_state_destroy(state);
+    }
+    gr_state_case_release(&sc);
+}
+
+/* A store that says it has put what it has not. */
+static void remove_objects(struct gr_watched_store *w)
+{
+    (void)w;
+    ASSERT(system("rm -r run/objects") == 0);
+}
+
+TEST(faults_objects_that_are_not_kept_are_never_committed)
+{
+    struct gr_state_case sc;
+    struct gr_watched_store watched;
+    struct gr_state *state = NULL;
+    int64_t step = 0;
+
+    gr_state_case_init(&sc);
+    gr_watched_store_init(&watched, sc.store);
+    ASSERT_OK(start(&state, &step, &watched, &sc));
+    watched.kind = "list";
+    watched.before = remove_objects;
+    watched.times = 1;
+    ASSERT_INT(gr_state_case_save(state, 10, 0), GR_ERR_RETRY);
+    gr_error_clear();
+    ASSERT_INT(gr_state_case_count(&sc, "ckpt/"), 0);
+    gr_state_destroy(state);
     gr_state_case_release(&sc);
 }
 
@@ -187,5 +174,197 @@ TEST(faults_reader_without_permission_reports_it_and_judges_nothing)
     ASSERT(seteuid(user) == 0);
     ASSERT_INT(gr_state_case_count(&sc, "bad/"), 0);
     gr_free(path);
+    gr_state_case_release(&sc);
+}
+
+/* ---- somebody else, at the worst moment ----------------------------------------------------- */
+
+/* Another start, in the place of the one under way. */
+static void take_over(struct gr_watched_store *w)
+{
+    struct gr_state_case *sc = w->context;
+    struct gr_state *other = NULL;
+    struct gr_checkpoint found = {0};
+
+    ASSERT_OK(gr_state_start(&other, &found, sc->store, &sc->options));
+    gr_checkpoint_release(&found);
+    gr_state_destroy(other);
+}
+
+static void watch_for_takeover(struct gr_watched_store *w, struct gr_state_case *sc,
+                               const char *kind, const char *prefix)
+{
+    w->kind = kind;
+    w->prefix = prefix;
+    w->before = take_over;
+    w->context = sc;
+    w->times = 1;
+    w->seen = 0;
+}
+
+TEST(faults_start_that_loses_the_race_takes_the_next_term)
+{
+    struct gr_state_case sc;
+    struct gr_watched_store watched;
+    struct gr_state *state = NULL;
+    int64_t step = 0;
+
+    gr_state_case_init(&sc);
+    gr_state_case_run_to(&sc, 10);
+    gr_watched_store_init(&watched, sc.store);
+    watch_for_takeover(&watched, &sc, "put_if_absent", "term/");
+    ASSERT_OK(start(&state, &step, &watched, &sc));
+    ASSERT_INT(gr_state_term(state), 5); /* the other took 2 and 3 */
+    ASSERT_INT(step, 10);
+    ASSERT_OK(gr_state_case_save(state, 20, 0));
+    gr_state_destroy(state);
+    gr_state_case_release(&sc);
+}
+
+TEST(faults_start_taken_over_while_it_loads_is_fenced)
+{
+    struct gr_state_case sc;
+    struct gr_watched_store watched;
+    struct gr_state *state = NULL;
+    int64_t step = 0;
+
+    gr_state_case_init(&sc);
+    gr_state_case_run_to(&sc, 10);
+    gr_watched_store_init(&watched, sc.store);
+    watch_for_takeover(&watched, &sc, "get", "objects/");
+    ASSERT_INT(start(&state, &step, &watched, &sc), GR_ERR_FENCED);
+    gr_error_clear();
+    gr_state_case_release(&sc);
+}
+
+/* The old writer saves right before the n-th term of a start over it; the last status is kept. */
+struct late_saves {
+    struct gr_state *writer;
+    int64_t step;
+    gr_status status;
+};
+
+static void save_late(struct gr_watched_store *w)
+{
+    struct late_saves *late = w->context;
+
+    late->step += 10;
+    late->status = gr_state_case_save(late->writer, late->step, 0);
+    gr_error_clear();
+}
+
+/* Whatever was called durable is what the start begins from, or before. */
+TEST(faults_save_during_a_start_is_resumed_or_not_durable)
+{
+    struct gr_state_case sc;
+    struct gr_watched_store watched;
+    struct gr_state *state = NULL;
+    struct late_saves late = {0};
+    int64_t step = 0;
+
+    gr_state_case_init(&sc);
+    late.writer = gr_state_case_start(&sc, 0);
+    gr_watched_store_init(&watched, sc.store);
+    watched.kind = "put_if_absent";
+    watched.prefix = "term/";
+    watched.before = save_late;
+    watched.context = &late;
+    watched.times = 1; /* before the fence */
+    ASSERT_OK(start(&state, &step, &watched, &sc));
+    ASSERT_OK(late.status);
+    ASSERT_INT(step, 10);
+    gr_state_destroy(late.writer);
+    late.writer = state;
+    watched.times = 3; /* then before the fence and before the term with the base */
+    ASSERT_OK(start(&state, &step, &watched, &sc));
+    ASSERT_INT(late.status, GR_ERR_FENCED);
+    ASSERT_INT(late.step, 30);
+    ASSERT_INT(step, 20);
+    gr_state_destroy(late.writer);
+    gr_state_destroy(state);
+    gr_state_case_release(&sc);
+}
+
+/* Asleep between the fence and the commit: the manifest lands, but nothing is durable. */
+TEST(faults_save_taken_over_before_its_commit_is_fenced)
+{
+    struct gr_state_case sc;
+    struct gr_watched_store watched;
+    struct gr_state *state = NULL;
+    int64_t step = 0;
+
+    gr_state_case_init(&sc);
+    gr_watched_store_init(&watched, sc.store);
+    ASSERT_OK(start(&state, &step, &watched, &sc));
+    ASSERT_OK(gr_state_case_save(state, 10, 0));
+    watch_for_takeover(&watched, &sc, "put_if_absent", "ckpt/");
+    ASSERT_INT(gr_state_case_save(state, 20, 0), GR_ERR_FENCED);
+    gr_error_clear();
+    gr_state_case_keys(&sc, "ckpt/", CK10 ".json " CK20 ".json ");
+    gr_state_destroy(gr_state_case_start(&sc, 10));
+    gr_state_destroy(state);
+    gr_state_case_release(&sc);
+}
+
+TEST(faults_save_taken_over_while_it_uploads_commits_nothing)
+{
+    struct gr_state_case sc;
+    struct gr_watched_store watched;
+    struct gr_state *state = NULL;
+    int64_t step = 0;
+
+    gr_state_case_init(&sc);
+    gr_watched_store_init(&watched, sc.store);
+    ASSERT_OK(start(&state, &step, &watched, &sc));
+    watch_for_takeover(&watched, &sc, "put", "objects/");
+    ASSERT_INT(gr_state_case_save(state, 10, 0), GR_ERR_FENCED);
+    gr_error_clear();
+    ASSERT_INT(gr_state_case_count(&sc, "ckpt/"), 0);
+    gr_state_destroy(state);
+    gr_state_case_release(&sc);
+}
+
+/* Two writers of one term, which only a store without a put-if-absent makes: the name is taken. */
+TEST(faults_manifest_of_another_writer_in_the_place_of_ours_is_fenced)
+{
+    struct gr_state_case sc;
+    struct gr_state *state = NULL;
+
+    gr_state_case_init(&sc);
+    gr_state_case_run_to(&sc, 10);
+    ASSERT(rename("run/ckpt", "run/hidden") == 0 && system("rm -r run/term") == 0);
+    state = gr_state_case_start(&sc, 0);
+    ASSERT(rename("run/hidden", "run/ckpt") == 0);
+    ASSERT_INT(gr_state_case_save(state, 10, 0), GR_ERR_FENCED);
+    gr_error_clear();
+    gr_state_destroy(state);
+    gr_state_case_release(&sc);
+}
+
+/* As a collector does that a start overtakes: the manifest first, then the data. */
+static void collect_newest(struct gr_watched_store *w)
+{
+    ASSERT_OK(w->real->ops->remove(w->real, "ckpt/" CK20 ".json"));
+    ASSERT(system("rm -r run/objects/" CK20 "*") == 0);
+}
+
+TEST(faults_checkpoint_collected_while_it_loads_gets_no_verdict)
+{
+    struct gr_state_case sc;
+    struct gr_watched_store watched;
+    struct gr_state *state = NULL;
+    int64_t step = 0;
+
+    gr_state_case_init(&sc);
+    gr_state_case_run_to(&sc, 20);
+    gr_watched_store_init(&watched, sc.store);
+    watched.kind = "get";
+    watched.prefix = "objects/";
+    watched.before = collect_newest;
+    watched.times = 1;
+    ASSERT_OK(start(&state, &step, &watched, &sc));
+    ASSERT_INT(step, 10);
+    ASSERT_INT(gr_state_case_count(&sc, "bad/"), 0);
+    gr_state_destroy(state);
     gr_state_case_release(&sc);
 }

@@ -157,7 +157,7 @@ static gr_status read_base(struct gr_history_term *t, const struct gr_history *h
     gr_status status = gr_term_get(&term, h->access, t->term);
 
     if (status == GR_OK)
-        t->base_step = term.base_step;
+        t->base_step = term.fence_only ? INT64_MAX : term.base_step;
     if (status != GR_ERR_DATA && status != GR_ERR_NOT_FOUND)
         return status;
     gr_warn("%s; going on without it", gr_error_message());

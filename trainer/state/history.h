@@ -13,7 +13,7 @@ struct gr_history_manifest {
 };
 struct gr_history_term {
     int64_t term;
-    int64_t base_step; /* -1: not read yet; INT64_MAX: unknown */
+    int64_t base_step; /* -1: not read yet; INT64_MAX: it bounds nothing */
 };
 struct gr_history {
     const struct gr_access *access;

@@ -1,8 +1,11 @@
-/* Start: choose the base, take the next term with it, load it.  See state.h.
+/* Start: fence, choose the base, take the next term with it, load it.  See state.h.
  *
- * The term comes before the loading, so that the writer it fences has the least time to commit
- * something that the base does not know.  A base that then proves bad costs one more term, with
- * an older base. */
+ * A base is taken only from a listing made behind a fence: a term that nobody commits in.  What was
+ * called durable before the fence is in that listing, and a writer that commits after it finds the
+ * fence when it looks again, and calls nothing durable.  So a start takes a term that is a fence
+ * alone, lists, and takes the next one with the base; should that put be lost to another start, it
+ * begins again.  A fence that a start which died has left serves as well, and before the first term
+ * there is nobody to fence.  A base that proves bad when it is loaded costs one more term. */
 #include "trainer/state/state.h"
 
 #include "kernels/base/alloc.h"
@@ -120,8 +123,10 @@ static gr_status read_back(bool *is_ours, const struct gr_access *a, const char 
     return GR_OK;
 }
 
-/* Takes the term after the newest, with the base in s->last.  Another may be faster. */
-static gr_status take_term(bool *is_ours, struct gr_state *s, const struct gr_history *h)
+/* Takes the term after the newest: a fence alone, or with the base in s->last.  Another may be
+ * faster; then it is not ours. */
+static gr_status take_term(bool *is_ours, struct gr_state *s, const struct gr_history *h,
+                           bool fence_only)
 {
     gr_status status = GR_OK;
     const struct gr_access *a = h->access;
@@ -129,6 +134,7 @@ static gr_status take_term(bool *is_ours, struct gr_state *s, const struct gr_hi
     struct gr_term *t = &s->term;
     char key[GR_KEY_BYTES];
 
+    *is_ours = false;
     memset(t, 0, sizeof *t);
     t->term = gr_history_newest_term(h) + 1;
     if (t->term > GR_TERM_MOST)
@@ -138,6 +144,7 @@ static gr_status take_term(bool *is_ours, struct gr_state *s, const struct gr_hi
     t->unix_s = (int64_t)o->clock.unix_s(o->clock.context);
     t->pid = o->pid;
     t->world_size = o->world_size;
+    t->fence_only = fence_only;
     t->base_step = s->last.step;
     snprintf(t->run_hash, sizeof t->run_hash, "%s", o->run_hash);
     snprintf(t->kind, sizeof t->kind, "%s", o->kind);
@@ -151,22 +158,40 @@ static gr_status take_term(bool *is_ours, struct gr_state *s, const struct gr_hi
         gr_error_clear();
         status = GR_OK;
     }
-    if (status == GR_OK)
-        status = read_back(is_ours, a, key, &s->record);
+    GR_TRY(status);
+    GR_TRY(read_back(is_ours, a, key, &s->record));
 out:
+    if (!*is_ours)
+        t->term = 0;
     return status;
 }
 
-/* The kind of devices that the newest term told; none is fine. */
-static gr_status read_kind_before(struct gr_state *s, const struct gr_history *h)
+/* Whether nobody commits in the newest term: there is none, it is a fence, or it is ours. */
+static gr_status is_fence(bool *fence, const struct gr_state *s, const struct gr_history *h)
 {
-    struct gr_term before;
+    struct gr_term newest;
+    int64_t number = gr_history_newest_term(h);
     gr_status status = GR_OK;
 
-    s->kind_before[0] = '\0';
-    if (gr_history_newest_term(h) == 0)
+    *fence = number == s->term.term; /* 0: none */
+    if (*fence)
         return GR_OK;
-    status = gr_term_get(&before, h->access, gr_history_newest_term(h));
+    status = gr_term_get(&newest, h->access, number);
+    *fence = status == GR_OK && newest.fence_only;
+    if (status != GR_ERR_DATA && status != GR_ERR_NOT_FOUND)
+        return status;
+    gr_error_clear();
+    return GR_OK;
+}
+
+/* The kind of devices that wrote the base; "" if its term cannot be read. */
+static gr_status read_kind_before(struct gr_state *s, const struct gr_access *a,
+                                  const struct gr_manifest *base)
+{
+    struct gr_term before;
+    gr_status status = gr_term_get(&before, a, base->term);
+
+    s->kind_before[0] = '\0';
     if (status == GR_OK)
         memcpy(s->kind_before, before.kind, sizeof before.kind);
     if (status != GR_ERR_DATA && status != GR_ERR_NOT_FOUND)
@@ -177,30 +202,44 @@ static gr_status read_kind_before(struct gr_state *s, const struct gr_history *h
 
 /* ---- start ---------------------------------------------------------------------------------- */
 
-/* One attempt.  *is_done stays false when a listing must be made again. */
+/* The base as *m.  CHOICE_NONE: the beginning. */
+static gr_status choose_base(enum choice *choice, struct gr_manifest *m, const struct gr_state *s,
+                             struct gr_history *h)
+{
+    gr_status status = GR_OK;
+
+    *choice = CHOICE_NONE;
+    if (s->options.fresh)
+        goto out;
+    GR_TRY(choose(choice, m, h, s->options.run_hash));
+    if (*choice == CHOICE_NONE)
+        GR_TRY(check_beginning(h));
+out:
+    return status;
+}
+
+/* One listing.  *is_done stays false when another must be made. */
 static gr_status start_round(bool *is_done, struct gr_state *s, struct gr_checkpoint *found,
                              struct gr_history *h)
 {
     gr_status status = GR_OK;
     enum choice choice = CHOICE_NONE;
     struct gr_manifest m;
-    bool is_ours = false;
+    bool is_fenced = false, is_ours = false;
 
     memset(&s->last, 0, sizeof s->last);
-    if (!s->options.fresh) {
-        GR_TRY(choose(&choice, &m, h, s->options.run_hash));
-        if (choice == CHOICE_AGAIN)
-            goto out;
-        if (choice == CHOICE_NONE)
-            GR_TRY(check_beginning(h));
-    }
-    if (choice == CHOICE_BASE)
+    /* Asked before the fence too: where nothing is good, no term is taken. */
+    GR_TRY(choose_base(&choice, &m, s, h));
+    if (choice == CHOICE_AGAIN)
+        goto out;
+    GR_TRY(is_fence(&is_fenced, s, h));
+    if (is_fenced && choice == CHOICE_BASE)
         s->last = gr_state_link_of(&m);
-    GR_TRY(read_kind_before(s, h));
-    GR_TRY(take_term(&is_ours, s, h));
-    if (!is_ours)
+    GR_TRY(take_term(&is_ours, s, h, !is_fenced));
+    if (!is_fenced || !is_ours)
         goto out;
     if (choice == CHOICE_BASE) {
+        GR_TRY(read_kind_before(s, h->access, &m));
         status = gr_manifest_load(found, h->access, &m);
         if (status == GR_ERR_DATA) {
             status = judge(h->access, m.name);

@@ -1,16 +1,17 @@
 /* The commit protocol of a run: start, save, resume, collect garbage.  Single-threaded code over
  * two tables, a store (data/store/store.h) and a clock: no threads, no MPI, no knowledge of the
- * model. Only the I/O rank calls it, from one thread at a time.
+ * model.  Only the I/O rank calls it, from one thread at a time.
  *
- *   term/<n:08d>.json                  one per start, the fence: who has term n may write
+ *   term/<n:08d>.json                  the fence: who has the last term may write
  *   objects/<step>-<term>-<uuid>/...   data, unique per attempt, never overwritten
- *   ckpt/<step:012d>-<term:08d>.json   the manifest, the commit record: put if absent, after its
- * data bad/<manifest name>                verdict: its bytes are wrong or missing, and why
+ *   ckpt/<step:012d>-<term:08d>.json   the manifest, the commit record, put after its data
+ *   bad/<manifest name>                verdict: its bytes are wrong or missing, and why
  *   pin/<manifest name>                kept until unpinned
  *
- * Every term names its base, the checkpoint it continues from.  A manifest (term e, step s) is live
- * iff s <= the step of the base of every term after e: what a fenced writer commits after a
- * takeover beyond the new base is ignored, without clocks or leases. */
+ * A start takes a term that is a fence alone, and then one with its base, the checkpoint that it
+ * continues from.  A manifest (term e, step s) is live iff s <= the step of the base of every term
+ * after e: what a fenced writer commits after a takeover beyond the new base is ignored, without
+ * clocks or leases. */
 #ifndef GR_TRAINER_STATE_H
 #define GR_TRAINER_STATE_H
 
@@ -86,7 +87,7 @@ int64_t gr_state_term(const struct gr_state *state);
  */
 const char *gr_state_base_name(const struct gr_state *state);
 const char *gr_state_base_hash(const struct gr_state *state);
-/* The kind that the term before this one told; "" if this is the first or it cannot be read. */
+/* The kind of devices that wrote the base; "" if there is none or it is not known. */
 const char *gr_state_kind_before(const struct gr_state *state);
 
 /* Makes *c durable: objects, then the fence, then the manifest.  OK: it is durable, and the newest.

@@ -25,6 +25,7 @@ static const struct gr_record_field fields[] = {
     FIELD("host", TEXT, host, 0, GR_TERM_TEXT_BYTES),
     FIELD("pid", INT, pid, 0, INT64_MAX),
     FIELD("world_size", INT, world_size, 1, INT32_MAX),
+    FIELD("fence_only", INT, fence_only, 0, 1),
     FIELD("base", NAME, base, 0, 0),
     FIELD("base_sha256", HASH, base_hash, 0, 0),
     FIELD("base_step", INT, base_step, 0, GR_STEP_MOST),
@@ -58,7 +59,8 @@ static gr_status read_term(struct gr_term *t, const struct gr_buffer *bytes, int
     GR_TRY(gr_record_read(t, place, object, fields, GR_COUNT(fields)));
     gr_name_parse_checkpoint(&base_step, &base_term, t->base);
     if (t->term != term || t->base_step != base_step ||
-        (t->base[0] == '\0') != (t->base_hash[0] == '\0'))
+        (t->base[0] == '\0') != (t->base_hash[0] == '\0') ||
+        (t->fence_only == 1 && t->base[0] != '\0'))
         GR_TRY(gr_fail(GR_ERR_DATA, place, damaged,
                        "the members do not go with each other or with the name"));
 out:

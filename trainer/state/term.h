@@ -1,5 +1,5 @@
-/* The term, one per start of a run: the fence.  Who put term n may write until term n+1 is there.
- */
+/* The term: the fence.  Who put term n may write until term n+1 is there.  A term that is a fence
+ * alone has no base yet, commits nothing and bounds nothing (see start.c). */
 #ifndef GR_TRAINER_STATE_TERM_H
 #define GR_TRAINER_STATE_TERM_H
 
@@ -15,6 +15,7 @@ struct gr_term {
     int64_t unix_s; /* when it began */
     char kind[GR_TERM_TEXT_BYTES], host[GR_TERM_TEXT_BYTES];
     int64_t pid, world_size;
+    int64_t fence_only; /* 1: a fence alone; 0: with the base that follows */
     char base[GR_CHECKPOINT_NAME_BYTES], base_hash[GR_SHA256_HEX_BYTES]; /* "": none */
     int64_t base_step;
 };
