@@ -318,6 +318,26 @@ static void demand_verdicts(struct sim_judge *judge, int64_t base, int64_t began
     }
 }
 
+/* Whether a checkpoint was promised after this one and then damaged. */
+static bool has_lost_child(const struct sim_judge *judge, int64_t base)
+{
+    for (int64_t i = 0; i < judge->node_count; i++) {
+        if (judge->node[i].is_durable && judge->node[i].damaged_ns != 0 && i != base &&
+            is_in_line(judge, base, i))
+            return true;
+    }
+    return false;
+}
+
+/* The best checkpoint of the line that ends at `node`, as that one tells it. */
+static void demand_best(struct sim_judge *judge, int64_t node)
+{
+    for (int64_t i = node; i != SIM_NO_NODE; i = judge->node[i].parent) {
+        if (judge->node[i].step == judge->node[node].best_step)
+            demand_present(judge, i, "the best is kept");
+    }
+}
+
 int64_t sim_judge_started(struct sim_judge *judge, int64_t term, const struct gr_checkpoint *found,
                           int64_t began_ns)
 {
@@ -337,10 +357,8 @@ int64_t sim_judge_started(struct sim_judge *judge, int64_t term, const struct gr
     judge->start[judge->start_count++] = (struct start){.term = term, .base = base};
     for (int64_t i = 0; i < judge->node_count; i++)
         demand_kept(judge, i, &judge->start[judge->start_count - 1]);
-    for (int64_t i = base; i != SIM_NO_NODE; i = judge->node[i].parent) {
-        if (judge->node[i].step == judge->node[base].best_step)
-            demand_present(judge, i, "the best is kept");
-    }
+    if (term == judge->highest_term && !has_lost_child(judge, base))
+        demand_best(judge, base);
     demand_verdicts(judge, base, began_ns);
     return base;
 }

@@ -11,8 +11,9 @@
 #include <string.h>
 
 enum {
-    FAULTY_LIVES = 5, /* of a job; after these its trainers crash no more, so that the run ends */
-    DAMAGES = 2,      /* one fewer than the checkpoints kept */
+    CRASHING_LIVES = 5, /* of a job: its later trainers crash no more */
+    FAULTY_LIVES = 12,  /* and those after these see no faults at all, so that the run ends */
+    DAMAGES = 2,        /* one fewer than the checkpoints kept */
 };
 
 struct play {
@@ -264,10 +265,10 @@ static struct sim_faults faults_of(const struct life *life)
 
     if (life->is_last)
         return (struct sim_faults){.latency_ns = SIM_MS};
-    if (life->number < FAULTY_LIVES && sim_chance(play->world, 700))
-        faults.crash_at = 1 + sim_random(play->world, sim_chance(play->world, 500) ? 20 : 200);
     if (life->number > FAULTY_LIVES)
-        faults.stall = 0;
+        faults = (struct sim_faults){.latency_ns = play->faults.latency_ns};
+    if (life->number <= CRASHING_LIVES && sim_chance(play->world, 700))
+        faults.crash_at = 1 + sim_random(play->world, sim_chance(play->world, 500) ? 20 : 200);
     return faults;
 }
 
