@@ -265,7 +265,8 @@ void sim_judge_save_ends(struct sim_judge *judge, int64_t node, gr_status status
     if (n->highest_term > n->term)
         sim_violation(judge->world, "one writer", "%s was saved, though term %" PRId64 " was there",
                       n->name, n->highest_term);
-    demand_present(judge, node, "a save that says OK is durable");
+    if (!n->is_removed) /* its writer may have slept until others were far ahead */
+        demand_present(judge, node, "a save that says OK is durable");
     for (int64_t i = 0; i < judge->start_count; i++)
         demand_kept(judge, node, &judge->start[i]);
 }
@@ -317,6 +318,26 @@ static void demand_verdicts(struct sim_judge *judge, int64_t base, int64_t began
     }
 }
 
+/* Whether a checkpoint was promised after this one and then damaged. */
+static bool has_lost_child(const struct sim_judge *judge, int64_t base)
+{
+    for (int64_t i = 0; i < judge->node_count; i++) {
+        if (judge->node[i].is_durable && judge->node[i].damaged_ns != 0 && i != base &&
+            is_in_line(judge, base, i))
+            return true;
+    }
+    return false;
+}
+
+/* The best checkpoint of the line that ends at `node`, as that one tells it. */
+static void demand_best(struct sim_judge *judge, int64_t node)
+{
+    for (int64_t i = node; i != SIM_NO_NODE; i = judge->node[i].parent) {
+        if (judge->node[i].step == judge->node[node].best_step)
+            demand_present(judge, i, "the best is kept");
+    }
+}
+
 int64_t sim_judge_started(struct sim_judge *judge, int64_t term, const struct gr_checkpoint *found,
                           int64_t began_ns)
 {
@@ -336,10 +357,8 @@ int64_t sim_judge_started(struct sim_judge *judge, int64_t term, const struct gr
     judge->start[judge->start_count++] = (struct start){.term = term, .base = base};
     for (int64_t i = 0; i < judge->node_count; i++)
         demand_kept(judge, i, &judge->start[judge->start_count - 1]);
-    for (int64_t i = base; i != SIM_NO_NODE; i = judge->node[i].parent) {
-        if (judge->node[i].step == judge->node[base].best_step)
-            demand_present(judge, i, "the best is kept");
-    }
+    if (term == judge->highest_term && !has_lost_child(judge, base))
+        demand_best(judge, base);
     demand_verdicts(judge, base, began_ns);
     return base;
 }
@@ -378,7 +397,7 @@ void sim_judge_called_bad(struct sim_judge *judge, const char *name, const char 
         sim_violation(judge->world, "only bad ones are called bad", "%s: %s", name, reason);
 }
 
-bool sim_judge_damage_newest(struct sim_judge *judge)
+bool sim_judge_damage_newest(struct sim_judge *judge, int64_t last_step)
 {
     int64_t newest = SIM_NO_NODE;
     int64_t good = 0;
@@ -393,7 +412,7 @@ bool sim_judge_damage_newest(struct sim_judge *judge)
             good++;
         }
     }
-    if (good < GR_STATE_LIMIT_LEAST)
+    if (good < GR_STATE_LIMIT_LEAST || judge->node[newest].step == last_step)
         return false;
     manifest = gr_format("ckpt/%s.json", judge->node[newest].name);
     key = manifest;
@@ -418,14 +437,17 @@ static void demand_owner(struct sim_judge *judge, const char *key)
     char uuid[GR_STATE_UUID_BYTES] = "";
     char *manifest = NULL;
     const struct gr_buffer *bytes = NULL;
+    int64_t node = SIM_NO_NODE;
 
     if (strlen(key) > strlen("objects/") + sizeof name + sizeof uuid) {
         snprintf(name, sizeof name, "%s", key + strlen("objects/"));
         snprintf(uuid, sizeof uuid, "%s", key + strlen("objects/") + sizeof name);
     }
+    node = find_name(judge, name);
     manifest = gr_format("ckpt/%s.json", name);
     bytes = sim_bucket_find(judge->bucket, manifest);
-    if (bytes == NULL || strstr(bytes->data, uuid) == NULL)
+    if (node == SIM_NO_NODE || bytes == NULL ||
+        (judge->node[node].damaged_ns == 0 && strstr(bytes->data, uuid) == NULL))
         sim_violation(judge->world, "no orphans", "nobody owns %s", key);
     gr_free(manifest);
 }

@@ -39,8 +39,9 @@ void sim_judge_loaded(struct sim_judge *judge, const char *name, const struct gr
 /* Somebody calls a live checkpoint bad. */
 void sim_judge_called_bad(struct sim_judge *judge, const char *name, const char *reason);
 
-/* Hostile: damages the newest checkpoint if enough good ones are left.  False: there are not. */
-bool sim_judge_damage_newest(struct sim_judge *judge);
+/* Hostile: damages the newest checkpoint if enough good ones are left and it is before `last_step`,
+ * whose loss would be one of the finished state.  Whether it did. */
+bool sim_judge_damage_newest(struct sim_judge *judge, int64_t last_step);
 
 /* After the end, a day later, one more start and GC: what must and what must not be there. */
 void sim_judge_end(struct sim_judge *judge, int64_t final_node, int64_t save_total_limit);

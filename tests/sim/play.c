@@ -11,8 +11,9 @@
 #include <string.h>
 
 enum {
-    FAULTY_LIVES = 5, /* of a job; after these its trainers crash no more, so that the run ends */
-    DAMAGES = 2,      /* one fewer than the checkpoints kept */
+    CRASHING_LIVES = 5, /* of a job: its later trainers crash no more */
+    FAULTY_LIVES = 12,  /* and those after these see no faults at all, so that the run ends */
+    DAMAGES = 2,        /* one fewer than the checkpoints kept */
 };
 
 struct play {
@@ -264,14 +265,14 @@ static struct sim_faults faults_of(const struct life *life)
 
     if (life->is_last)
         return (struct sim_faults){.latency_ns = SIM_MS};
-    if (life->number < FAULTY_LIVES && sim_chance(play->world, 700))
-        faults.crash_at = 1 + sim_random(play->world, sim_chance(play->world, 500) ? 20 : 200);
     if (life->number > FAULTY_LIVES)
-        faults.stall = 0;
+        faults = (struct sim_faults){.latency_ns = play->faults.latency_ns};
+    if (life->number <= CRASHING_LIVES && sim_chance(play->world, 700))
+        faults.crash_at = 1 + sim_random(play->world, sim_chance(play->world, 500) ? 20 : 200);
     return faults;
 }
 
-/* The trainer after the end: the last step is there, and it takes the garbage away. */
+/* The trainer after the end: the last step is there, and a day later it takes the garbage away. */
 static gr_status clean_up(struct trainer *t)
 {
     struct play *play = t->play;
@@ -280,6 +281,7 @@ static gr_status clean_up(struct trainer *t)
         sim_violation(play->world, "the finished state is found",
                       "the last start finds step %" PRId64, t->step);
     play->final_node = t->node;
+    sim_wait(t->process, 30 * SIM_HOUR);
     return collect(t);
 }
 
@@ -399,7 +401,7 @@ static void damage(struct sim_world *world, void *context)
 
     if (play->damages_left == 0 || sim_bucket_find(play->bucket, "done.json") != NULL)
         return;
-    if (sim_judge_damage_newest(play->judge)) {
+    if (sim_judge_damage_newest(play->judge, play->last_step)) {
         play->damages_left--;
         play->counts->damages++;
     }

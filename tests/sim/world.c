@@ -59,26 +59,6 @@ struct sim_world *sim_world_create(uint64_t seed, bool is_verbose)
     return world;
 }
 
-void sim_world_destroy(struct sim_world *world)
-{
-    if (world == NULL)
-        return;
-    for (int64_t i = 0; i < world->process_count; i++) {
-        struct sim_process *process = world->process[i];
-
-        gr_free(process->context);
-        gr_free(process->stack);
-        gr_free(process->name);
-        gr_free(process);
-    }
-    for (int64_t i = 0; i < world->event_count; i++)
-        gr_free(world->event[i].context);
-    gr_free(world->process);
-    gr_free(world->event);
-    gr_free(world->violation);
-    gr_free(world);
-}
-
 /* ---- time and chance --------------------------------------------------------------------- */
 
 int64_t sim_now(const struct sim_world *world)
@@ -277,4 +257,26 @@ void sim_violation(struct sim_world *world, const char *invariant, const char *f
 const char *sim_violation_text(const struct sim_world *world)
 {
     return world->violation;
+}
+
+void sim_world_destroy(struct sim_world *world)
+{
+    if (world == NULL)
+        return;
+    for (int64_t i = 0; i < world->process_count; i++) {
+        struct sim_process *process = world->process[i];
+
+        gr_free(process->context);
+        gr_free(process->stack);
+        gr_free(process->name);
+        gr_free(process);
+    }
+    for (int64_t i = 0; i < world->event_count; i++) {
+        if (world->event[i].action != resume)
+            gr_free(world->event[i].context);
+    }
+    gr_free(world->process);
+    gr_free(world->event);
+    gr_free(world->violation);
+    gr_free(world);
 }
