@@ -302,6 +302,24 @@ TEST(pin_of_a_checkpoint_that_goes_meanwhile_is_taken_back)
     gr_state_case_release(&sc);
 }
 
+/* As a late put leaves it that brings a collected manifest back. */
+TEST(pin_of_a_checkpoint_without_data_is_taken_back)
+{
+    struct gr_state_case sc;
+    char *path = NULL;
+
+    gr_state_case_init(&sc);
+    gr_state_case_run_to(&sc, 10);
+    path = gr_state_case_object_path(&sc, CK10, "adapter_model");
+    ASSERT(unlink(path) == 0);
+    ASSERT_INT(gr_state_pin(sc.store, CK10), GR_ERR_NOT_FOUND);
+    ASSERT(strstr(gr_error_message(), "adapter_model") != NULL);
+    gr_error_clear();
+    ASSERT_INT(gr_state_case_count(&sc, "pin/"), 0);
+    gr_free(path);
+    gr_state_case_release(&sc);
+}
+
 TEST(collect_pinned_without_data_stays_without_manifest)
 {
     struct gr_state_case sc;

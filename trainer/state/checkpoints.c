@@ -6,6 +6,7 @@
 #include "kernels/base/alloc.h"
 #include "trainer/state/collect.h"
 #include "trainer/state/manifest.h"
+#include "trainer/state/record.h"
 #include "trainer/state/verdict.h"
 
 #include <inttypes.h>
@@ -215,30 +216,51 @@ out:
 
 /* ---- pins ----------------------------------------------------------------------------------- */
 
+/* The manifest is still there, and so is its data: a put that comes very late may bring a collected
+ * manifest back without any. */
+static gr_status check_pinned(const struct gr_access *a, const struct gr_manifest *m)
+{
+    gr_status status = GR_OK;
+    char key[GR_KEY_BYTES];
+    bool is_there = false;
+
+    gr_key_record(key, "ckpt", m->name);
+    GR_TRY(gr_access_exists(a, &is_there, key));
+    if (!is_there)
+        GR_TRY(fail_not_found(a->store, m->name));
+    GR_TRY(gr_manifest_check_objects(m, a));
+out:
+    return status;
+}
+
 gr_status gr_state_pin(struct gr_store *store, const char *name)
 {
     gr_status status = GR_OK;
     struct gr_access access = gr_access_for(store, NULL, 0);
-    struct gr_buffer manifest = {0};
+    struct gr_buffer bytes = {0};
+    struct gr_manifest m;
+    struct gr_error error = {0};
     char key[GR_KEY_BYTES], pin[GR_KEY_BYTES];
-    bool is_there = false;
 
     gr_key_record(key, "ckpt", name);
     gr_key_record(pin, "pin", name);
-    status = gr_access_get(&access, &manifest, key, -1);
+    status = gr_access_get(&access, &bytes, key, GR_RECORD_BYTES_MOST + 1);
     if (status == GR_ERR_NOT_FOUND)
         status = fail_not_found(store, name);
     GR_TRY(status);
+    GR_TRY(gr_manifest_read(&m, &bytes, name, key));
     /* The pin holds the manifest, which a collector that dies in the wrong moment may not put back.
      */
-    GR_TRY(gr_access_put(&access, pin, manifest.data, (int64_t)manifest.length));
-    GR_TRY(gr_access_exists(&access, &is_there, key));
-    if (!is_there) {
+    GR_TRY(gr_access_put(&access, pin, bytes.data, (int64_t)bytes.length));
+    status = check_pinned(&access, &m);
+    if (status == GR_ERR_NOT_FOUND) {
+        error = gr_error_take();
         GR_TRY(store->ops->remove(store, pin));
-        status = fail_not_found(store, name);
+        gr_error_put(&error);
+        status = GR_ERR_NOT_FOUND;
     }
 out:
-    gr_buffer_release(&manifest);
+    gr_buffer_release(&bytes);
     return status;
 }
 

@@ -83,44 +83,29 @@ out:
 
 /* ---- pins whose manifest is missing --------------------------------------------------------- */
 
-static bool are_listed(const struct gr_manifest *m, const struct gr_store_list *objects)
-{
-    int64_t found = 0;
-    char key[GR_KEY_BYTES];
-
-    for (int64_t i = 0; i < m->object_count; i++) {
-        gr_key_object(key, m->name, m->uuid, m->object[i].name);
-        for (int64_t j = 0; j < objects->count; j++)
-            found += strcmp(objects->entry[j].key, key) == 0;
-    }
-    return found == m->object_count;
-}
-
 /* A collector may die between deleting a manifest and seeing that it was just pinned.  Pins hold
  * the manifest: where its data is still there it comes back. */
-static gr_status restore_pinned(const struct gr_access *a, const struct gr_store_list *objects,
-                                const char *key, const char *name)
+static gr_status restore_pinned(const struct gr_access *a, const char *pin, const char *name)
 {
     gr_status status = GR_OK;
     struct gr_buffer bytes = {0};
     struct gr_manifest m;
-    char manifest[GR_KEY_BYTES];
+    char key[GR_KEY_BYTES];
 
-    status = gr_access_get(a, &bytes, key, GR_RECORD_BYTES_MOST + 1);
-    if (status == GR_OK)
-        status = gr_manifest_read(&m, &bytes, name, key);
-    if (status == GR_ERR_NOT_FOUND || status == GR_ERR_DATA) {
-        gr_error_clear();
-        status = GR_OK;
-    } else if (status == GR_OK && are_listed(&m, objects)) {
-        gr_key_record(manifest, "ckpt", name);
-        status = gr_access_put_if_absent(a, manifest, bytes.data, (int64_t)bytes.length);
-    }
+    gr_key_record(key, "ckpt", name);
+    GR_TRY(gr_access_get(a, &bytes, pin, GR_RECORD_BYTES_MOST + 1));
+    GR_TRY(gr_manifest_read(&m, &bytes, name, pin));
+    GR_TRY(gr_manifest_check_objects(&m, a));
+    GR_TRY(gr_access_put_if_absent(a, key, bytes.data, (int64_t)bytes.length));
+out:
     gr_buffer_release(&bytes);
-    return status;
+    if (status != GR_ERR_NOT_FOUND && status != GR_ERR_DATA && status != GR_ERR_EXISTS)
+        return status;
+    gr_error_clear(); /* unpinned, another's, without data, back already: nothing to do */
+    return GR_OK;
 }
 
-static gr_status restore_all_pinned(const struct gr_access *a, const struct gr_store_list *objects)
+static gr_status restore_all_pinned(const struct gr_access *a)
 {
     gr_status status = GR_OK;
     struct gr_store_list pins = {0};
@@ -135,7 +120,7 @@ static gr_status restore_all_pinned(const struct gr_access *a, const struct gr_s
         gr_key_record(key, "ckpt", name);
         GR_TRY(gr_access_exists(a, &is_there, key));
         if (!is_there)
-            GR_TRY(restore_pinned(a, objects, pins.entry[i].key, name));
+            GR_TRY(restore_pinned(a, pins.entry[i].key, name));
     }
 out:
     gr_store_list_release(&pins);
@@ -230,7 +215,7 @@ gr_status gr_state_collect(struct gr_state *state)
 
     GR_TRY(gr_term_check_fence(&access, state->term.term));
     GR_TRY(gr_access_list(&access, &objects, "objects/"));
-    GR_TRY(restore_all_pinned(&access, &objects));
+    GR_TRY(restore_all_pinned(&access));
     GR_TRY(gr_history_read(&history, &access));
     needed = GR_NEW_ARRAY(bool, history.manifest_count);
     GR_TRY(gr_collect_is_needed(needed, &history, state->options.save_total_limit,

@@ -60,38 +60,16 @@ out:
     return status;
 }
 
-static const struct gr_store_entry *find_entry(const struct gr_store_list *list, const char *key)
-{
-    for (int64_t i = 0; i < list->count; i++) {
-        if (strcmp(list->entry[i].key, key) == 0)
-            return &list->entry[i];
-    }
-    return NULL;
-}
-
-/* The store shows every object at its full size. */
 static gr_status check_objects(const struct gr_access *a, const struct gr_manifest *m)
 {
-    gr_status status = GR_OK;
-    struct gr_store_list list = {0};
-    char key[GR_KEY_BYTES];
+    gr_status status = gr_manifest_check_objects(m, a);
+    struct gr_error error = {0};
 
-    gr_key_object(key, m->name, m->uuid, "");
-    GR_TRY(gr_access_list(a, &list, key));
-    for (int64_t i = 0; i < m->object_count; i++) {
-        const struct gr_store_entry *entry = NULL;
-
-        gr_key_object(key, m->name, m->uuid, m->object[i].name);
-        entry = find_entry(&list, key);
-        if (entry == NULL || entry->bytes != m->object[i].bytes)
-            GR_TRY(gr_fail(GR_ERR_RETRY, a->store->url, "the store does not keep what it promised",
-                           "%s was put but is not there (found %" PRId64 " bytes, expected %" PRId64
-                           ")",
-                           key, entry == NULL ? 0 : entry->bytes, m->object[i].bytes));
-    }
-out:
-    gr_store_list_release(&list);
-    return status;
+    if (status != GR_ERR_NOT_FOUND)
+        return status;
+    error = gr_error_take();
+    return gr_fail(GR_ERR_RETRY, NULL, "the store does not keep what it promised", "%s",
+                   error.message);
 }
 
 /* ---- the manifest --------------------------------------------------------------------------- */
