@@ -97,6 +97,22 @@ TEST(collect_keeps_best_and_pinned)
     gr_state_case_release(&sc);
 }
 
+/* A resume that must fall back still finds the best it then knows. */
+TEST(collect_keeps_the_best_of_all_it_keeps)
+{
+    struct gr_state_case sc;
+    struct gr_state *state = NULL;
+
+    gr_state_case_init(&sc);
+    state = gr_state_case_start(&sc, 0);
+    for (int64_t step = 10; step <= 60; step += 10)
+        ASSERT_OK(gr_state_case_save(state, step, step < 50 ? 10 : 50));
+    ASSERT_OK(gr_state_collect(state));
+    ASSERT_KEPT(&sc, CK10, CK40, CK50, CK60);
+    gr_state_destroy(state);
+    gr_state_case_release(&sc);
+}
+
 TEST(collect_after_a_resume_keeps_base_and_best)
 {
     struct gr_state_case sc;

@@ -274,21 +274,17 @@ gr_status gr_state_unpin(struct gr_store *store, const char *name)
 
 /* ---- remove --------------------------------------------------------------------------------- */
 
-/* The best step as the newest live good manifest tells it; 0: none. */
-static gr_status read_best_step(int64_t *best_step, struct gr_store *store)
+static gr_status fail_needed(const char *name, enum gr_collect_reason reason)
 {
-    gr_status status = GR_OK;
-    struct gr_checkpoint_rows rows = {0};
+    static const char *const words[] = {
+        [GR_COLLECT_NOT_NEEDED] = "just pinned",
+        [GR_COLLECT_PINNED] = "pinned",
+        [GR_COLLECT_BEST] = "the best",
+        [GR_COLLECT_NEWEST] = "among the three newest good ones",
+    };
 
-    *best_step = 0;
-    GR_TRY(gr_state_list(&rows, store));
-    for (int64_t i = 0; i < rows.count; i++) {
-        if (rows.row[i].is_best)
-            *best_step = rows.row[i].step;
-    }
-out:
-    gr_checkpoint_rows_release(&rows);
-    return status;
+    return gr_fail(GR_ERR_USAGE, name, "unpin it first, or let the run get further",
+                   "the checkpoint stays (found it %s, expected an older one)", words[reason]);
 }
 
 gr_status gr_state_remove(struct gr_store *store, const char *name)
@@ -297,26 +293,22 @@ gr_status gr_state_remove(struct gr_store *store, const char *name)
     struct gr_access access = gr_access_for(store, NULL, 0);
     struct gr_history history = {0};
     const struct gr_history_manifest *m = NULL;
-    int64_t best_step = 0;
-    bool *needed = NULL, was_pinned = false;
+    enum gr_collect_reason *reasons = NULL, reason = GR_COLLECT_NOT_NEEDED;
+    bool was_pinned = false;
 
-    GR_TRY(read_best_step(&best_step, store));
     GR_TRY(gr_history_read(&history, &access));
     m = gr_history_find(&history, name);
     if (m == NULL)
         GR_TRY(fail_not_found(store, name));
-    needed = GR_NEW_ARRAY(bool, history.manifest_count);
-    GR_TRY(gr_collect_is_needed(needed, &history, GR_STATE_LIMIT_LEAST, best_step));
-    if (!needed[m - history.manifest])
+    reasons = GR_NEW_ARRAY(enum gr_collect_reason, history.manifest_count);
+    GR_TRY(gr_collect_reasons(reasons, &history, GR_STATE_LIMIT_LEAST));
+    reason = reasons[m - history.manifest];
+    if (reason == GR_COLLECT_NOT_NEEDED)
         GR_TRY(gr_collect_checkpoint(&was_pinned, &history, name, 0));
-    if (needed[m - history.manifest] || was_pinned)
-        GR_TRY(gr_fail(GR_ERR_USAGE, name, "unpin it first, or let the run get further",
-                       "the checkpoint stays (found it %s, expected an older one)",
-                       m->is_pinned           ? "pinned"
-                       : m->step == best_step ? "the best"
-                                              : "among the three newest good ones"));
+    if (reason != GR_COLLECT_NOT_NEEDED || was_pinned)
+        status = fail_needed(name, reason);
 out:
-    gr_free(needed);
+    gr_free(reasons);
     gr_history_release(&history);
     return status;
 }

@@ -129,23 +129,47 @@ out:
 
 /* ---- what stays ----------------------------------------------------------------------------- */
 
-gr_status gr_collect_is_needed(bool *needed, struct gr_history *h, int64_t limit, int64_t best_step)
+/* The best that manifest `newest` tells of; a manifest that cannot be read tells of none. */
+static gr_status keep_best(enum gr_collect_reason *reason, struct gr_history *h, int64_t newest)
+{
+    gr_status status = GR_OK;
+    struct gr_manifest m = {0};
+
+    status = gr_manifest_get(&m, h->access, h->manifest[newest].name);
+    if (status == GR_ERR_DATA || status == GR_ERR_NOT_FOUND) {
+        gr_error_clear();
+        return GR_OK;
+    }
+    GR_TRY(status);
+    for (int64_t i = newest; i < h->manifest_count; i++) {
+        bool is_live = false;
+
+        if (h->manifest[i].step != m.at.best_step || reason[i] != GR_COLLECT_NOT_NEEDED)
+            continue;
+        GR_TRY(gr_history_is_live(&is_live, h, &h->manifest[i]));
+        if (is_live)
+            reason[i] = GR_COLLECT_BEST;
+    }
+out:
+    return status;
+}
+
+gr_status gr_collect_reasons(enum gr_collect_reason *reason, struct gr_history *h, int64_t limit)
 {
     gr_status status = GR_OK;
     int64_t newest = 0;
 
-    for (int64_t i = 0; i < h->manifest_count; i++) {
-        const struct gr_history_manifest *m = &h->manifest[i];
+    for (int64_t i = 0; i < h->manifest_count; i++)
+        reason[i] = h->manifest[i].is_pinned ? GR_COLLECT_PINNED : GR_COLLECT_NOT_NEEDED;
+    for (int64_t i = 0; i < h->manifest_count && newest < limit; i++) {
         bool is_live = false;
 
-        /* Beyond the newest the rule is not needed, but for the best. */
-        if (newest < limit || m->step == best_step)
-            GR_TRY(gr_history_is_live(&is_live, h, m));
-        needed[i] = m->is_pinned || (is_live && m->step == best_step);
-        if (is_live && !m->is_bad && newest < limit) {
-            needed[i] = true;
-            newest++;
-        }
+        GR_TRY(gr_history_is_live(&is_live, h, &h->manifest[i]));
+        if (!is_live || h->manifest[i].is_bad)
+            continue;
+        reason[i] = GR_COLLECT_NEWEST;
+        newest++;
+        GR_TRY(keep_best(reason, h, i));
     }
 out:
     return status;
@@ -211,25 +235,25 @@ gr_status gr_state_collect(struct gr_state *state)
     struct gr_access access = gr_access_for(state->store, NULL, 0);
     struct gr_store_list objects = {0};
     struct gr_history history = {0};
-    bool *needed = NULL, was_pinned = false;
+    enum gr_collect_reason *reason = NULL;
+    bool was_pinned = false;
 
     GR_TRY(gr_term_check_fence(&access, state->term.term));
     GR_TRY(gr_access_list(&access, &objects, "objects/"));
     GR_TRY(restore_all_pinned(&access));
     GR_TRY(gr_history_read(&history, &access));
-    needed = GR_NEW_ARRAY(bool, history.manifest_count);
-    GR_TRY(gr_collect_is_needed(needed, &history, state->options.save_total_limit,
-                                state->last.best_step));
+    reason = GR_NEW_ARRAY(enum gr_collect_reason, history.manifest_count);
+    GR_TRY(gr_collect_reasons(reason, &history, state->options.save_total_limit));
     GR_TRY(collect_orphans(state, &access, &objects, &history));
     for (int64_t i = history.manifest_count - 1; i >= 0; i--) { /* the oldest first */
         const char *name = history.manifest[i].name;
 
-        if (!needed[i] && strcmp(name, state->term.base) != 0 &&
+        if (reason[i] == GR_COLLECT_NOT_NEEDED && strcmp(name, state->term.base) != 0 &&
             strcmp(name, state->last.name) != 0)
             GR_TRY(gr_collect_checkpoint(&was_pinned, &history, name, state->term.term));
     }
 out:
-    gr_free(needed);
+    gr_free(reason);
     gr_history_release(&history);
     gr_store_list_release(&objects);
     return status;
