@@ -47,7 +47,7 @@ if [ "${3-}" = --random ]; then
     RANDOM=${SEED:-1}
     run=0
     while [ "$kills" -lt "$4" ]; do
-        ranks=$((RANDOM % 3 + 1)) threads=$((RANDOM % 2 + 1)) ms=$((RANDOM % 1500 + 200))
+        ranks=$((RANDOM % 3 + 1)) threads=$((RANDOM % 2 + 1)) ms=$((RANDOM % 2500 + 300))
         train "random-$run" "$ranks" "$threads" &
         launcher=$!
         sleep "$((ms / 1000)).$(printf %03d $((ms % 1000)))"
