@@ -19,6 +19,7 @@ struct node {
     bool is_durable;      /* its save said OK */
     bool is_removed;      /* its manifest was taken away once */
     bool is_pinned;
+    bool is_ghost; /* it was collected, and a late put of its manifest arrived after that */
 };
 struct start {
     int64_t term, base;
@@ -31,6 +32,7 @@ struct sim_judge {
     struct start *start;
     int64_t start_count;
     int64_t highest_term;
+    bool has_damage;
 };
 
 static const char *const blob_names[] = {SIM_ADAPTER, SIM_OPTIMIZER};
@@ -173,6 +175,11 @@ static void see_manifest(struct sim_judge *judge, const char *who, const char *n
         return;
     }
     n->is_committed = true;
+    n->is_ghost = n->is_removed && strcmp(who, SIM_LATE) == 0;
+    if (n->highest_term > n->term)
+        sim_violation(judge->world, "one writer",
+                      "%s commits %s, though term %" PRId64 " was there when its save began", who,
+                      name, n->highest_term);
     /* What arrives once more after it was collected has no data and needs none. */
     if (!n->is_removed && !has_data(judge, i))
         sim_violation(judge->world, "a manifest follows its data", "%s commits %s before its data",
@@ -318,17 +325,6 @@ static void demand_verdicts(struct sim_judge *judge, int64_t base, int64_t began
     }
 }
 
-/* Whether a checkpoint was promised after this one and then damaged. */
-static bool has_lost_child(const struct sim_judge *judge, int64_t base)
-{
-    for (int64_t i = 0; i < judge->node_count; i++) {
-        if (judge->node[i].is_durable && judge->node[i].damaged_ns != 0 && i != base &&
-            is_in_line(judge, base, i))
-            return true;
-    }
-    return false;
-}
-
 /* The best checkpoint of the line that ends at `node`, as that one tells it. */
 static void demand_best(struct sim_judge *judge, int64_t node)
 {
@@ -357,7 +353,8 @@ int64_t sim_judge_started(struct sim_judge *judge, int64_t term, const struct gr
     judge->start[judge->start_count++] = (struct start){.term = term, .base = base};
     for (int64_t i = 0; i < judge->node_count; i++)
         demand_kept(judge, i, &judge->start[judge->start_count - 1]);
-    if (term == judge->highest_term && !has_lost_child(judge, base))
+    /* Whoever falls back to an older checkpoint may find its best collected. */
+    if (term == judge->highest_term && !judge->has_damage)
         demand_best(judge, base);
     demand_verdicts(judge, base, began_ns);
     return base;
@@ -373,7 +370,7 @@ void sim_judge_pinned(struct sim_judge *judge, const char *name)
         sim_violation(judge->world, "no mixing", "%s is pinned, which nobody saved", name);
         return;
     }
-    judge->node[node].is_pinned = true;
+    judge->node[node].is_pinned = !judge->node[node].is_ghost;
 }
 
 void sim_judge_loaded(struct sim_judge *judge, const char *name, const struct gr_checkpoint *c,
@@ -420,6 +417,7 @@ bool sim_judge_damage_newest(struct sim_judge *judge, int64_t last_step)
         !has_blob(judge, newest, blob_names[sim_random(judge->world, 2)], &key))
         key = manifest;
     sim_trace(judge->world, NULL, "a bit of %s turns over", key);
+    judge->has_damage = true;
     judge->node[newest].damaged_ns = sim_now(judge->world);
     sim_bucket_damage(
         judge->bucket, key,

@@ -25,7 +25,10 @@ struct sim_faults {
     int64_t crash_at; /* the operation at which the process dies; 0: never */
 };
 
-/* Told of every put and removal that took effect, by whomever ("late" for a late arrival). */
+/* Who puts what arrives late. */
+#define SIM_LATE "late"
+
+/* Told of every put and removal that took effect, by whomever. */
 typedef void sim_watcher(void *context, const char *who, const char *key);
 
 struct sim_bucket *sim_bucket_create(struct sim_world *world);
