@@ -207,11 +207,12 @@ static gr_status no_answer(const struct sim_store *s, const char *verb, const ch
     return gr_fail(GR_ERR_RETRY, "sim:", NULL, "no answer (%s %s)", verb, key);
 }
 
-static void maybe_stall(struct sim_store *s, const char *verb, const char *key, const char *when)
+static void maybe_stall(struct sim_store *s, int per_mille, const char *verb, const char *key,
+                        const char *when)
 {
     struct sim_world *world = s->bucket->world;
 
-    if (sim_is_dead(s->process) || !sim_chance(world, s->faults.stall))
+    if (sim_is_dead(s->process) || !sim_chance(world, per_mille))
         return;
     sim_trace(world, s->process, "%s %s: sleeps %s it", verb, key, when);
     sim_wait(s->process, sim_random(world, s->faults.stall_ns) + 1);
@@ -228,7 +229,7 @@ static gr_status before(struct sim_store *s, const char *verb, const char *key)
         sim_wait(s->process, 1); /* counts: who never gives up is found */
         return gr_fail(GR_ERR_RETRY, "sim:", NULL, "the process is dead (%s %s)", verb, key);
     }
-    maybe_stall(s, verb, key, "before");
+    maybe_stall(s, s->faults.stall, verb, key, "before");
     sim_wait(s->process, sim_random(world, s->faults.latency_ns) + 1);
     if (!sim_is_dead(s->process) && s->operations == s->faults.crash_at && sim_chance(world, 500)) {
         sim_trace(world, s->process, "%s %s: CRASH before it", verb, key);
@@ -247,7 +248,7 @@ static gr_status after(struct sim_store *s, const char *verb, const char *key, g
     sim_trace(world, s->process, "%s %s%s%s", verb, key, status == GR_OK ? "" : ": ",
               status == GR_OK ? "" : gr_status_name(status));
     sim_wait(s->process, sim_random(world, s->faults.latency_ns) + 1);
-    maybe_stall(s, verb, key, "after");
+    maybe_stall(s, s->faults.stall, verb, key, "after");
     if (!sim_is_dead(s->process) && s->operations == s->faults.crash_at) {
         sim_trace(world, s->process, "%s %s: CRASH after it", verb, key);
         sim_crash(s->process);
@@ -322,6 +323,8 @@ static gr_status put(struct gr_store *store, const char *verb, const char *key, 
     const char *who = sim_name(s->process);
     gr_status status = GR_OK;
 
+    if (if_absent)
+        maybe_stall(s, s->faults.stall_before_put_if_absent, verb, key, "before");
     GR_TRY(before(s, verb, key));
     if (sim_chance(world, s->faults.late_put)) {
         send_late_put(s, key, bytes, count, if_absent);

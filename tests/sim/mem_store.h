@@ -15,12 +15,13 @@ struct sim_bucket;
 
 /* Chances per 1,000 operations, except where it says otherwise. */
 struct sim_faults {
-    int fail;           /* refused at once: ERR_RETRY, no effect */
-    int lose_answer;    /* took effect: ERR_RETRY all the same */
-    int late_put;       /* ERR_RETRY, takes effect after late_ns at most */
-    int duplicate_put;  /* answered, and arrives once more after late_ns at most */
-    int stall;          /* the process sleeps, stall_ns at most, before or after the effect */
-    int64_t latency_ns; /* of an operation, at most */
+    int fail;          /* refused at once: ERR_RETRY, no effect */
+    int lose_answer;   /* took effect: ERR_RETRY all the same */
+    int late_put;      /* ERR_RETRY, takes effect after late_ns at most */
+    int duplicate_put; /* answered, and arrives once more after late_ns at most */
+    int stall;         /* the process sleeps, stall_ns at most, before or after the effect */
+    int stall_before_put_if_absent; /* the worst moment: the fence was just read */
+    int64_t latency_ns;             /* of an operation, at most */
     int64_t late_ns, stall_ns;
     int64_t crash_at; /* the operation at which the process dies; 0: never */
 };

@@ -430,6 +430,7 @@ static void draw(struct play *play)
         .late_put = (int)ANY_OF(w, 0, 10, 80),
         .duplicate_put = (int)ANY_OF(w, 0, 10, 100),
         .stall = (int)ANY_OF(w, 0, 2, 10),
+        .stall_before_put_if_absent = (int)ANY_OF(w, 0, 0, 100),
         .latency_ns = ANY_OF(w, 10 * SIM_MS, SIM_SECOND, 20 * SIM_SECOND),
         .late_ns = ANY_OF(w, SIM_SECOND, SIM_MINUTE, 2 * SIM_HOUR),
         .stall_ns = ANY_OF(w, SIM_MINUTE, 10 * SIM_MINUTE, 3 * SIM_HOUR),
