@@ -118,8 +118,11 @@ gr_status gr_fd_offer(int listener, const char *name, int fd, int peers, int64_t
                            "local processes did not come in time (found %d, expected %d)", given,
                            peers);
         connection = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-        if (connection < 0) /* it went away again */
+        error = connection < 0 ? errno : 0;
+        if (error == ECONNABORTED || error == EAGAIN || error == EINTR) /* it went away again */
             continue;
+        if (error != 0)
+            return fail_errno(name, "accepted from", error);
         if (is_same_user(connection)) {
             error = send_file(connection, fd);
             given++;

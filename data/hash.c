@@ -300,3 +300,23 @@ gr_status gr_hash_weights(char hex[GR_SHA256_HEX_BYTES], const struct gr_safeten
 {
     return hash_cached(hex, &file->map, file->path, file, options);
 }
+
+void gr_hash_list_add(struct gr_buffer *list, const char *name, const char *hex)
+{
+    char *line = gr_format("%s %s\n", hex, name);
+
+    gr_buffer_add_text(list, line);
+    gr_free(line);
+}
+
+gr_status gr_hash_list_add_file(struct gr_buffer *list, const char *name, const char *path,
+                                const struct gr_hash_options *options)
+{
+    gr_status status = GR_OK;
+    char hex[GR_SHA256_HEX_BYTES];
+
+    GR_TRY(gr_hash_file(hex, path, options));
+    gr_hash_list_add(list, name, hex);
+out:
+    return status;
+}

@@ -5,6 +5,7 @@
 #define GR_DATA_HASH_H
 
 #include "data/safetensors.h"
+#include "kernels/base/buffer.h"
 
 enum {
     GR_SHA256_BYTES = 32,
@@ -28,5 +29,11 @@ gr_status gr_hash_file(char hex[GR_SHA256_HEX_BYTES], const char *path,
  * holds a NaN or an infinity, naming the first in the order of the file. */
 gr_status gr_hash_weights(char hex[GR_SHA256_HEX_BYTES], const struct gr_safetensors *file,
                           const struct gr_hash_options *options);
+
+/* The hash of several files is that of a list with a line for each: its hash and its name.  An
+ * empty name leaves it to the order which file is which. */
+void gr_hash_list_add(struct gr_buffer *list, const char *name, const char *hex);
+gr_status gr_hash_list_add_file(struct gr_buffer *list, const char *name, const char *path,
+                                const struct gr_hash_options *options);
 
 #endif

@@ -122,6 +122,23 @@ gr_status gr_json_number(double *value, const struct gr_json *json, const char *
     return GR_OK;
 }
 
+gr_status gr_json_number_in(double *value, const struct gr_json *json, const char *key, double min,
+                            double below)
+{
+    gr_status status = GR_OK;
+    double number = min;
+
+    GR_TRY(gr_json_number(&number, json, key));
+    if (!(number >= min && number < below))
+        return gr_fail(GR_ERR_DATA, json->place, damaged,
+                       "%s (found %g, expected at least %g and less than %g)", key, number, min,
+                       below);
+    if (gr_json_has(json, key))
+        *value = number;
+out:
+    return status;
+}
+
 gr_status gr_json_int(int64_t *value, const struct gr_json *json, const char *key, int64_t min,
                       int64_t max)
 {
@@ -152,16 +169,26 @@ gr_status gr_json_text(const char **value, const struct gr_json *json, const cha
     return GR_OK;
 }
 
-gr_status gr_json_first_int(int64_t *value, const struct gr_json *json, const char *key)
+gr_status gr_json_ints(int64_t *values, int64_t *count, int64_t capacity,
+                       const struct gr_json *json, const char *key)
 {
     json_t *found = lookup(json, key);
+    bool is_list = json_is_array(found);
+    int64_t length = is_list ? (int64_t)json_array_size(found) : 1;
 
-    if (json_is_array(found))
-        found = json_array_get(found, 0);
     if (found == NULL)
         return GR_OK;
-    if (!json_is_integer(found))
-        return wrong_type(json, key, found, "a whole number or a list of them");
-    *value = json_integer_value(found);
+    if (length > capacity)
+        return gr_fail(GR_ERR_DATA, json->place, damaged,
+                       "%s (found %lld numbers, expected at most %lld)", key, (long long)length,
+                       (long long)capacity);
+    for (int64_t i = 0; i < length; i++) {
+        const json_t *item = is_list ? json_array_get(found, (size_t)i) : found;
+
+        if (!json_is_integer(item))
+            return wrong_type(json, key, item, "a whole number or a list of them");
+        values[i] = json_integer_value(item);
+    }
+    *count = length;
     return GR_OK;
 }

@@ -30,12 +30,15 @@ gr_status gr_json_need(const struct gr_json *json, const char *key); /* ERR_DATA
 /* The value under `key`; absent or null leaves *value as it is; another type is ERR_DATA. */
 gr_status gr_json_bool(bool *value, const struct gr_json *json, const char *key);
 gr_status gr_json_number(double *value, const struct gr_json *json, const char *key);
+gr_status gr_json_number_in(double *value, const struct gr_json *json, const char *key, double min,
+                            double below); /* min <= *value < below */
 gr_status gr_json_int(int64_t *value, const struct gr_json *json, const char *key, int64_t min,
                       int64_t max);
 gr_status gr_json_text(const char **value, const struct gr_json *json,
                        const char *key); /* borrowed */
-/* An integer, or the first integer of a list. */
-gr_status gr_json_first_int(int64_t *value, const struct gr_json *json, const char *key);
+/* An integer or a list of at most `capacity`; absent or null leaves *count as it is. */
+gr_status gr_json_ints(int64_t *values, int64_t *count, int64_t capacity,
+                       const struct gr_json *json, const char *key);
 
 /* "an object", "a list", "text", ...: for messages.  NULL: "nothing". */
 const char *gr_json_type_name(const json_t *value);

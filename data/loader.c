@@ -4,63 +4,64 @@
 
 #include "data/pack.h"
 #include "kernels/base/alloc.h"
+#include "kernels/base/row_multiple.h"
 
 #include <string.h>
-
-/* GR_ROW_MULTIPLE of the op interface, which data/ does not include; the test compares them. */
-enum { ROW_MULTIPLE = 64 };
 
 struct gr_loader {
     const struct gr_documents *documents;
     struct gr_loader_options options;
     int64_t pack_rows;   /* rows of a pack: T rounded up */
     int64_t total_steps; /* S */
-    int64_t *first_step; /* [epochs + 1] first step of each epoch, counted from 1, and one past */
-    int64_t epochs;
-    struct gr_packs packs; /* of packs_epoch */
-    int64_t packs_epoch;
+    struct gr_packs packs;
+    struct gr_loader_place at; /* the epoch the packs are of */
 };
-
-static int64_t round_up(int64_t n)
-{
-    return (n + ROW_MULTIPLE - 1) / ROW_MULTIPLE * ROW_MULTIPLE;
-}
-
-static void use_epoch(struct gr_loader *loader, int64_t epoch)
-{
-    const struct gr_loader_options *o = &loader->options;
-    struct gr_pack_options options = {
-        .max_length = o->max_length, .seed = o->seed, .packing = o->packing, .shuffle = o->shuffle};
-
-    if (loader->packs_epoch == epoch)
-        return;
-    gr_packs_fill(&loader->packs, loader->documents, &options, epoch);
-    loader->packs_epoch = epoch;
-}
 
 static int64_t step_packs(const struct gr_loader *loader)
 {
     return gr_mul(loader->options.micro_batches, loader->options.micro_batch_size);
 }
 
-/* Lays out epochs until num_train_epochs, or until max_steps steps are there. */
-static void count_steps(struct gr_loader *loader)
+static void enter_epoch(struct gr_loader *loader, int64_t epoch, int64_t first_step)
 {
     const struct gr_loader_options *o = &loader->options;
-    int64_t capacity = 1, per_step = step_packs(loader), next = 1;
+    struct gr_pack_options options = {
+        .max_length = o->max_length, .seed = o->seed, .packing = o->packing, .shuffle = o->shuffle};
+    int64_t per_step = step_packs(loader);
 
-    loader->first_step = GR_NEW_ARRAY(int64_t, capacity);
-    while (o->max_steps > 0 ? next <= o->max_steps : loader->epochs < o->num_train_epochs) {
-        use_epoch(loader, loader->epochs);
-        if (loader->epochs + 2 > capacity) {
-            capacity *= 2;
-            loader->first_step = gr_realloc(loader->first_step, capacity, sizeof(int64_t));
-        }
-        loader->first_step[loader->epochs++] = next;
-        next += (loader->packs.count + per_step - 1) / per_step;
-    }
-    loader->first_step[loader->epochs] = next;
-    loader->total_steps = o->max_steps > 0 ? o->max_steps : next - 1;
+    gr_packs_fill(&loader->packs, loader->documents, &options, epoch);
+    loader->at =
+        (struct gr_loader_place){.epoch = epoch,
+                                 .epoch_first_step = first_step,
+                                 .epoch_steps = (loader->packs.count + per_step - 1) / per_step};
+}
+
+static int64_t next_epoch_step(const struct gr_loader *loader)
+{
+    return loader->at.epoch_first_step + loader->at.epoch_steps;
+}
+
+/* Where an epoch begins is known once those before it are packed: training, which goes on step by
+ * step, packs each once; a step back begins again. */
+static void enter_epoch_of(struct gr_loader *loader, int64_t step)
+{
+    if (step < loader->at.epoch_first_step)
+        enter_epoch(loader, 0, 1);
+    while (step >= next_epoch_step(loader))
+        enter_epoch(loader, loader->at.epoch + 1, next_epoch_step(loader));
+}
+
+/* Leaves the loader in the last epoch that had to be packed. */
+static int64_t count_steps(struct gr_loader *loader)
+{
+    const struct gr_loader_options *o = &loader->options;
+
+    enter_epoch(loader, 0, 1);
+    if (o->max_steps > 0)
+        return o->max_steps;
+    while (loader->at.epoch + 1 < o->num_train_epochs)
+        enter_epoch(loader, loader->at.epoch + 1, next_epoch_step(loader));
+    return next_epoch_step(loader) - 1;
 }
 
 gr_status gr_loader_create(struct gr_loader **loader, const struct gr_documents *documents,
@@ -81,10 +82,9 @@ gr_status gr_loader_create(struct gr_loader **loader, const struct gr_documents 
     made = GR_NEW(struct gr_loader);
     made->documents = documents;
     made->options = *options;
-    made->pack_rows = round_up(options->max_length);
-    made->packs_epoch = -1;
+    made->pack_rows = gr_round_up_rows(options->max_length);
     gr_packs_init(&made->packs, documents->count);
-    count_steps(made);
+    made->total_steps = count_steps(made);
     *loader = made;
     return GR_OK;
 }
@@ -94,7 +94,6 @@ void gr_loader_destroy(struct gr_loader *loader)
     if (loader == NULL)
         return;
     gr_packs_release(&loader->packs);
-    gr_free(loader->first_step);
     gr_free(loader);
 }
 
@@ -110,22 +109,10 @@ int64_t gr_loader_total_steps(const struct gr_loader *loader)
 
 struct gr_loader_place gr_loader_place(struct gr_loader *loader, int64_t step)
 {
-    int64_t low = 0, high = loader->epochs; /* first_step[low] <= step < first_step[high] */
-
     GR_CHECK(step >= 1 && step <= loader->total_steps, "step %lld of %lld", (long long)step,
              (long long)loader->total_steps);
-    while (high - low > 1) {
-        int64_t middle = low + (high - low) / 2;
-
-        if (loader->first_step[middle] <= step)
-            low = middle;
-        else
-            high = middle;
-    }
-    return (struct gr_loader_place){.epoch = low,
-                                    .epoch_first_step = loader->first_step[low],
-                                    .epoch_steps =
-                                        loader->first_step[low + 1] - loader->first_step[low]};
+    enter_epoch_of(loader, step);
+    return loader->at;
 }
 
 gr_status gr_batch_init(struct gr_batch *batch, const struct gr_loader *loader)
@@ -202,7 +189,6 @@ void gr_loader_fill(struct gr_loader *loader, struct gr_batch *batch, int64_t st
 
     GR_CHECK(m >= 0 && m < loader->options.micro_batches && batch->rows == gr_loader_rows(loader),
              "micro-batch %lld, %lld rows", (long long)m, (long long)batch->rows);
-    use_epoch(loader, place.epoch);
     clear(batch);
     for (int64_t b = 0; b < per_batch && begin + b < loader->packs.count; b++) {
         const int64_t *first = loader->packs.first + begin + b;
@@ -215,5 +201,5 @@ void gr_loader_fill(struct gr_loader *loader, struct gr_batch *batch, int64_t st
             row += loader->documents->document[number].length;
         }
     }
-    batch->label_padded = round_up(batch->label_count);
+    batch->label_padded = gr_round_up_rows(batch->label_count);
 }

@@ -49,6 +49,7 @@ struct gr_loader_place {
     int64_t epoch_first_step; /* the epoch's first step */
     int64_t epoch_steps;      /* steps of the whole epoch */
 };
+/* Cheap from step to step; a jump packs the epochs on the way. */
 struct gr_loader_place gr_loader_place(struct gr_loader *loader, int64_t step);
 
 gr_status gr_batch_init(struct gr_batch *batch, const struct gr_loader *loader);

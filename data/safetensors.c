@@ -290,9 +290,27 @@ out:
     return status;
 }
 
+gr_status gr_safetensors_parse(struct gr_safetensors *file, const void *bytes, int64_t count,
+                               const char *place)
+{
+    gr_status status = GR_OK;
+
+    memset(file, 0, sizeof *file);
+    file->path = gr_strdup(place);
+    file->is_borrowed = true;
+    file->map.data = bytes;
+    file->map.identity.bytes = count;
+    GR_TRY(read_header(file));
+out:
+    if (status != GR_OK)
+        gr_safetensors_close(file);
+    return status;
+}
+
 void gr_safetensors_close(struct gr_safetensors *file)
 {
-    gr_file_map_close(&file->map);
+    if (!file->is_borrowed)
+        gr_file_map_close(&file->map);
     json_decref(file->json);
     gr_free(file->entry);
     gr_free(file->path);

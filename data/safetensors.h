@@ -22,6 +22,7 @@ struct gr_safetensors_entry {
 struct gr_safetensors {
     char *path;
     struct gr_file_map map;             /* the whole file */
+    bool is_borrowed;                   /* the bytes are the caller's */
     struct gr_safetensors_entry *entry; /* [count] sorted by name */
     int64_t count;
     void *json; /* owns names */
@@ -30,6 +31,9 @@ struct gr_safetensors {
 /* Maps and checks a file: header, dtypes, shapes, and that the tensors fill the file without hole
  * or overlap.  Errors: ERR_DATA / ERR_NOT_FOUND naming file and tensor. */
 gr_status gr_safetensors_open(struct gr_safetensors *file, const char *path);
+/* The same for a file that is in memory already and stays there; `place` names it in messages. */
+gr_status gr_safetensors_parse(struct gr_safetensors *file, const void *bytes, int64_t count,
+                               const char *place);
 void gr_safetensors_close(struct gr_safetensors *file);
 /* NULL if there is no such tensor. */
 const struct gr_safetensors_entry *gr_safetensors_find(const struct gr_safetensors *file,

@@ -1,7 +1,8 @@
 /* Converting weights once per host.  See weights_host.h.
  *
- * Local rank 0:  take the socket's name -> memfd -> widen with threads -> seal -> map -> hand out.
- * The others:    connect, wait for the memfd, check size and seals, map.
+ * Local rank 0:  take the socket's name -> memfd -> widen with threads -> seal -> map | hand out.
+ * The others:    | connect, wait for the memfd, check size and seals, map.
+ * At the bar the caller makes sure that nobody has failed.
  * A sealed memfd can neither change nor shrink: what was checked stays true. */
 #include "data/weights_host.h"
 
@@ -40,6 +41,8 @@ struct gr_weights_host {
     int64_t bytes;  /* of the shared memory */
     int64_t blocks; /* to convert */
     void *shared;   /* mapped read-only; NULL when bytes is 0 */
+    const char *directory;
+    int listener, fd; /* local rank 0 between create and share, else -1 */
 };
 
 static int64_t part_blocks(const struct part *part)
@@ -174,14 +177,14 @@ static gr_status make_shared(const struct gr_weights_host *w, int *fd, int threa
     return GR_OK;
 }
 
-static gr_status check_shared(const struct gr_weights_host *w, int fd, const char *directory)
+static gr_status check_shared(const struct gr_weights_host *w, int fd)
 {
     struct stat info;
 
     if (fstat(fd, &info) != 0)
         return fail_memory(w, "examined");
     if (info.st_size != w->bytes || (fcntl(fd, F_GET_SEALS) & SEALS) != SEALS)
-        return gr_fail(GR_ERR_DATA, directory, "start all processes with the same model",
+        return gr_fail(GR_ERR_DATA, w->directory, "start all processes with the same model",
                        "another process of this host shares other weights (found %" PRId64
                        " bytes, expected %" PRId64 " bytes, sealed)",
                        (int64_t)info.st_size, w->bytes);
@@ -189,37 +192,40 @@ static gr_status check_shared(const struct gr_weights_host *w, int fd, const cha
 }
 
 /* Local rank 0 holds the socket's name while it converts: those in the queue learn at once when it
- * fails. */
-static gr_status give_shared(struct gr_weights_host *w,
-                             const struct gr_weights_host_options *options, int64_t deadline_ns)
+ * dies. */
+static gr_status prepare_shared(struct gr_weights_host *w,
+                                const struct gr_weights_host_options *options)
 {
     gr_status status = GR_OK;
     int peers = options->local_size - 1;
-    int listener = -1, fd = -1;
+    int64_t deadline_ns = gr_clock_ns() + (int64_t)(options->timeout_s * 1e9);
 
     if (peers > 0)
-        GR_TRY(gr_fd_offer_open(&listener, options->job_key, peers, deadline_ns));
-    GR_TRY(make_shared(w, &fd, options->threads));
-    GR_TRY(map_shared(w, fd));
-    if (peers > 0)
-        GR_TRY(gr_fd_offer(listener, options->job_key, fd, peers, deadline_ns));
+        GR_TRY(gr_fd_offer_open(&w->listener, options->job_key, peers, deadline_ns));
+    GR_TRY(make_shared(w, &w->fd, options->threads));
+    GR_TRY(map_shared(w, w->fd));
 out:
-    if (listener >= 0)
-        close(listener);
-    if (fd >= 0)
-        close(fd);
     return status;
 }
 
+/* What is only needed to hand the memory out; its mapping stays. */
+static void close_shared(struct gr_weights_host *w)
+{
+    if (w->listener >= 0)
+        close(w->listener);
+    if (w->fd >= 0)
+        close(w->fd);
+    w->listener = w->fd = -1;
+}
+
 static gr_status take_shared(struct gr_weights_host *w,
-                             const struct gr_weights_host_options *options, const char *directory,
-                             int64_t deadline_ns)
+                             const struct gr_weights_host_options *options, int64_t deadline_ns)
 {
     gr_status status = GR_OK;
     int fd = -1;
 
     GR_TRY(gr_fd_take(&fd, options->job_key, deadline_ns));
-    GR_TRY(check_shared(w, fd, directory));
+    GR_TRY(check_shared(w, fd));
     GR_TRY(map_shared(w, fd));
 out:
     if (fd >= 0)
@@ -234,17 +240,14 @@ gr_status gr_weights_host_create(struct gr_weights_host **weights,
                                  int64_t count, const struct gr_weights_host_options *options)
 {
     gr_status status = GR_OK;
-    int64_t deadline_ns = gr_clock_ns() + (int64_t)(options->timeout_s * 1e9);
     struct gr_weights_host *w = GR_NEW(struct gr_weights_host);
 
     *weights = NULL;
+    w->listener = w->fd = -1;
+    w->directory = model->directory;
     GR_TRY(plan(w, model, name, count));
-    if (w->bytes == 0) /* everything is mapped */
-        goto out;
-    if (options->local_rank == 0)
-        GR_TRY(give_shared(w, options, deadline_ns));
-    else
-        GR_TRY(take_shared(w, options, model->directory, deadline_ns));
+    if (w->bytes > 0 && options->local_rank == 0)
+        GR_TRY(prepare_shared(w, options));
 out:
     if (status == GR_OK)
         *weights = w; /* ownership moved to the caller */
@@ -253,10 +256,29 @@ out:
     return status;
 }
 
+gr_status gr_weights_host_share(struct gr_weights_host *weights,
+                                const struct gr_weights_host_options *options)
+{
+    gr_status status = GR_OK;
+    int peers = options->local_size - 1;
+    int64_t deadline_ns = gr_clock_ns() + (int64_t)(options->timeout_s * 1e9);
+
+    if (weights->bytes == 0) /* everything is mapped */
+        goto out;
+    if (options->local_rank != 0)
+        GR_TRY(take_shared(weights, options, deadline_ns));
+    else if (peers > 0)
+        GR_TRY(gr_fd_offer(weights->listener, options->job_key, weights->fd, peers, deadline_ns));
+out:
+    close_shared(weights);
+    return status;
+}
+
 void gr_weights_host_destroy(struct gr_weights_host *weights)
 {
     if (weights == NULL)
         return;
+    close_shared(weights);
     if (weights->shared != NULL)
         munmap(weights->shared, (size_t)weights->bytes);
     gr_free(weights->part);

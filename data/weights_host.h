@@ -12,21 +12,26 @@ struct gr_weights_host_options {
     int local_size;      /* their number; 1: nobody to share with */
     const char *job_key; /* the same for all of them, and no other job's: names the socket */
     int threads;         /* >= 1, for the conversion */
-    double timeout_s;    /* the whole call, for those who wait for others */
+    double timeout_s;    /* a whole call, for those who wait for others */
 };
 
 struct gr_weights_host;
 
-/* Makes the tensors `name` [count], distinct, available.  Every local rank must ask for the same.
- * `model` must outlive the weights.  Errors: ERR_DATA (a tensor is missing or of another dtype than
- * F32, BF16, F16; the ranks ask for different things), ERR_DEVICE (memory), ERR_RETRY (a local rank
- * is missing). */
+/* Two calls make the tensors `name` [count], distinct, available.  Every local rank must ask for
+ * the same; `model` must outlive the weights. create: what each rank does alone, on local rank 0
+ * the conversion.  Errors: ERR_DATA (a tensor is missing or of another dtype than F32, BF16, F16),
+ * ERR_DEVICE (memory), ERR_RETRY (the socket). share: local rank 0 hands out, the others wait for
+ * it.  To be called once all local ranks are known to have created theirs: who failed would be
+ * waited for.  Errors: ERR_DATA (the ranks ask for different things), ERR_DEVICE (memory),
+ * ERR_RETRY (a local rank is missing). */
 gr_status gr_weights_host_create(struct gr_weights_host **weights,
                                  const struct gr_model_files *model, const char *const *name,
                                  int64_t count, const struct gr_weights_host_options *options);
+gr_status gr_weights_host_share(struct gr_weights_host *weights,
+                                const struct gr_weights_host_options *options);
 void gr_weights_host_destroy(struct gr_weights_host *weights); /* NULL is fine */
 
-/* Tensor i of those asked for, row-major, read-only. */
+/* Tensor i of those asked for, row-major, read-only; only after share. */
 const float *gr_weights_host_data(const struct gr_weights_host *weights, int64_t i);
 
 /* Memory that a create would take for converted weights on this host, all ranks together: for the

@@ -200,3 +200,8 @@ void gr_device_fail(struct gr_device *dev, gr_status status, const char *op, con
     dev->failure = gr_error_take();
     gr_error_put(&earlier);
 }
+
+const char *gr_device_libraries(void)
+{
+    return gr_cpu_matmul_library();
+}

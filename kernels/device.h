@@ -20,6 +20,7 @@ void gr_device_destroy(struct gr_device *dev); /* NULL is fine */
 
 const char *gr_device_name(const struct gr_device *dev); /* "cpu" */
 const char *gr_device_isa(const struct gr_device *dev);  /* "v4": part of the device kind */
+const char *gr_device_libraries(void); /* "oneDNN 2.6.3": what computes beside us */
 int gr_device_threads(const struct gr_device *dev);
 
 /* Memory for an arena, zeroed.  Errors: ERR_DEVICE with the arena's name and size. */

@@ -11,9 +11,8 @@
 #ifndef GR_OPS_H
 #define GR_OPS_H
 
+#include "kernels/base/row_multiple.h"
 #include "kernels/device.h"
-
-enum { GR_ROW_MULTIPLE = 64 };
 
 enum gr_write { GR_OVERWRITE, GR_ACCUMULATE };
 

@@ -44,6 +44,7 @@ struct gr_command {
     const struct gr_option *options;
     int64_t least_positionals, most_positionals;
     void (*more_help)(struct gr_buffer *text); /* appended to --help; NULL: nothing */
+    bool is_alone; /* refuses several ranks: each would print the whole result into one stdout */
 };
 
 /* Reads the arguments behind the command's name.  *args is NULL on failure.

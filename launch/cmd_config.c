@@ -40,5 +40,6 @@ const struct gr_command gr_cmd_config = {
                "the later wins.  The value of --set is YAML: 8, 2.0e-4, true, text, [a, b]; a list "
                "also a,b,c.",
     .options = options,
+    .is_alone = true,
     .most_positionals = 1,
 };

@@ -5,6 +5,7 @@
 #include "launch/model_args.h"
 #include "trainer/run/eval.h"
 #include "trainer/run/inputs.h"
+#include "trainer/run/rank_check.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -30,6 +31,19 @@ static void print_result(const struct gr_sums *sums, bool json)
                exp(loss), (long long)sums->supervised, (long long)sums->tokens);
 }
 
+/* What this rank does alone. */
+static gr_status prepare(struct gr_inputs *inputs, struct gr_evaluator *evaluator,
+                         struct gr_model_session *s)
+{
+    gr_status status = GR_OK;
+
+    GR_TRY(gr_inputs_load(inputs, &s->config, &s->engine.model.config, gr_device_threads(s->dev)));
+    GR_TRY(gr_evaluator_init(evaluator, &s->config, &inputs->eval, gr_comm_size(s->comm)));
+    GR_TRY(gr_model_session_prepare(s, gr_loader_rows(evaluator->loader)));
+out:
+    return status;
+}
+
 static gr_status evaluate(struct gr_model_session *s, const struct gr_args *args)
 {
     gr_status status = GR_OK;
@@ -37,16 +51,17 @@ static gr_status evaluate(struct gr_model_session *s, const struct gr_args *args
     struct gr_evaluator evaluator = {0};
     struct gr_sums sums = {0};
     const char *dump = gr_args_text(args, "dump");
-    bool is_first = gr_comm_rank(s->comm) == 0;
+    bool writes = gr_comm_rank(s->comm) == gr_comm_io_rank(s->comm);
 
     gr_text_list_set(&s->config.data.eval, gr_args_text(args, "data"));
-    GR_TRY(gr_inputs_load(&inputs, &s->config, &s->engine.model.config, gr_device_threads(s->dev)));
-    GR_TRY(gr_evaluator_init(&evaluator, &s->config, &inputs.eval, gr_comm_size(s->comm)));
-    GR_TRY(gr_model_session_prepare(s, gr_loader_rows(evaluator.loader)));
+    GR_TRY(gr_comm_agree_status(s->comm, prepare(&inputs, &evaluator, s), "inputs"));
+    GR_TRY(gr_rank_check_same(s->comm, &s->config, &inputs, s->engine.model_hash,
+                              gr_device_isa(s->dev)));
     GR_TRY(gr_evaluate(&sums, &evaluator, &s->engine, 0));
-    if (dump != NULL && is_first)
-        GR_TRY(gr_evaluate_dump(&evaluator, &s->engine, dump));
-    if (is_first)
+    if (dump != NULL && writes)
+        status = gr_evaluate_dump(&evaluator, &s->engine, dump);
+    GR_TRY(gr_comm_agree_status(s->comm, status, "dump"));
+    if (writes)
         print_result(&sums, gr_args_flag(args, "json"));
 out:
     gr_evaluator_release(&evaluator);
@@ -62,7 +77,7 @@ static gr_status run(const struct gr_args *args)
     GR_TRY(gr_model_session_open(&session, args));
     GR_TRY(evaluate(&session, args));
 out:
-    gr_model_session_close(&session);
+    gr_model_session_close(&session, status);
     return status;
 }
 

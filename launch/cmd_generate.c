@@ -6,6 +6,7 @@
 #include "kernels/base/alloc.h"
 #include "launch/model_args.h"
 #include "trainer/run/generate.h"
+#include "trainer/run/inputs.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -54,8 +55,10 @@ out:
 
 static void add_stop(struct gr_generate_options *o, int64_t id)
 {
-    if (id >= 0)
-        o->stop[o->stops++] = id;
+    if (id < 0)
+        return;
+    GR_CHECK(o->stops < GR_COUNT(o->stop), "%d stops", o->stops);
+    o->stop[o->stops++] = id;
 }
 
 /* The ids to continue, and (o->stop) what ends the answer. */
@@ -96,13 +99,15 @@ static gr_status generate(struct gr_model_session *s, const struct gr_args *args
     GR_TRY(gr_tokenizer_create(&tokenizer, s->config.model));
     GR_TRY(encode_prompt(&encoding, &o, tokenizer, gr_args_text(args, "prompt"),
                          gr_args_flag(args, "chat"), s->config.data.chat_format));
+    GR_TRY(gr_check_vocabulary(encoding.ids, encoding.count, &s->engine.model.config,
+                               s->config.model));
     add_stop(&o, gr_tokenizer_eos(tokenizer));
-    add_stop(&o, s->engine.model.config.eos);
+    for (int64_t i = 0; i < s->engine.model.config.eos_count; i++)
+        add_stop(&o, s->engine.model.config.eos[i]);
     rows = encoding.count + o.max_new_tokens;
     if (rows > s->config.data.max_length)
         rows = s->config.data.max_length;
-    rows = (rows + GR_ROW_MULTIPLE - 1) / GR_ROW_MULTIPLE * GR_ROW_MULTIPLE;
-    GR_TRY(gr_model_session_prepare(s, rows));
+    GR_TRY(gr_model_session_prepare(s, gr_round_up_rows(rows)));
     printer.tokenizer = tokenizer;
     printer.ids = GR_NEW_ARRAY(uint32_t, o.max_new_tokens);
     GR_TRY(gr_generate(&s->engine, encoding.ids, encoding.count, &o, print_token, &printer));
@@ -122,7 +127,7 @@ static gr_status run(const struct gr_args *args)
     GR_TRY(gr_model_session_open(&session, args));
     GR_TRY(generate(&session, args));
 out:
-    gr_model_session_close(&session);
+    gr_model_session_close(&session, status);
     return status;
 }
 
@@ -133,4 +138,5 @@ const struct gr_command gr_cmd_generate = {
              "[--temperature X] [--top-p X] [--seed N]",
     .summary = "continue a text or answer a message",
     .options = options,
+    .is_alone = true,
 };

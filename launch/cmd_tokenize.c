@@ -217,5 +217,6 @@ const struct gr_command gr_cmd_tokenize = {
         "FILE,\n"
         "or with -, it reads standard input.",
     .options = options,
+    .is_alone = true,
     .most_positionals = 1,
 };

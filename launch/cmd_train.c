@@ -1,7 +1,8 @@
 /* graft train: fine-tunes an adapter.  The work is trainer/run/train.c. */
 #include "launch/cmd.h"
 
-#include "kernels/base/log.h"
+#include "launch/job.h"
+#include "launch/signals.h"
 #include "trainer/config.h"
 #include "trainer/run/train.h"
 
@@ -12,6 +13,8 @@ static const struct gr_option options[] = {
      0},
     {"expect-ranks", 0, GR_OPTION_INTEGER, "N", "refuse to start with another number of ranks", 1,
      1e9},
+    {"takeover", 0, GR_OPTION_FLAG, NULL, "fence another process that works in the same output", 0,
+     0},
     {0},
 };
 
@@ -24,18 +27,17 @@ static gr_status run(const struct gr_args *args)
     int64_t set_count = 0;
     const char *const *sets = gr_args_list(args, "set", &set_count);
     struct gr_train_options train = {.expect_ranks = gr_args_integer(args, "expect-ranks", 0),
-                                     .is_terminal = isatty(STDERR_FILENO) == 1};
+                                     .is_terminal = isatty(STDERR_FILENO) == 1,
+                                     .takeover = gr_args_flag(args, "takeover"),
+                                     .stop_requested = gr_stop_requested};
 
     GR_TRY(gr_config_resolve(&config, file, sets, set_count));
     GR_TRY(gr_config_check(&config, file, GR_CONFIG_TO_TRAIN));
-    GR_TRY(gr_comm_create(&comm, (double)config.dist.timeout_seconds));
+    gr_signals_catch_stop();
+    GR_TRY(gr_job_join(&comm, (double)config.dist.timeout_seconds));
     GR_TRY(gr_train(comm, &config, &train));
 out:
-    if (gr_comm_is_broken(comm)) { /* who noticed says so: rank 0 may be the one that is gone */
-        gr_print_error();
-        gr_comm_abort(comm, gr_status_exit_code(status));
-    }
-    gr_comm_destroy(comm);
+    gr_job_leave(comm, status);
     gr_config_release(&config);
     return status;
 }
@@ -43,7 +45,7 @@ out:
 const struct gr_command gr_cmd_train = {
     .name = "train",
     .run = run,
-    .usage = "run.yaml [--set KEY=VALUE]... [--expect-ranks N]",
+    .usage = "run.yaml [--set KEY=VALUE]... [--expect-ranks N] [--takeover]",
     .summary = "fine-tune a LoRA adapter; alone or under mpirun",
     .details = "The same run gives the same adapter, bit for bit, at any number of ranks and "
                "threads:\n"

@@ -3,6 +3,7 @@
 
 #include "kernels/base/alloc.h"
 #include "kernels/base/env.h"
+#include "kernels/base/failpoint.h"
 #include "kernels/device.h"
 #include "launch/git_commit.h"
 
@@ -16,6 +17,7 @@
 
 static const struct gr_option options[] = {
     {"json", 0, GR_OPTION_FLAG, NULL, "one JSON object", 0, 0},
+    {"failpoints", 0, GR_OPTION_FLAG, NULL, "the places that GRAFT_FAIL knows, instead", 0, 0},
     {0},
 };
 
@@ -29,12 +31,35 @@ static void mpi_version(char *text, size_t size)
     snprintf(text, size, "%.*s", (int)strcspn(version, ",\n"), version);
 }
 
-static void print_rows(const char *isa, bool is_json)
+struct row {
+    const char *name, *value;
+};
+
+static void print_rows(const struct row *rows, int64_t count, bool is_json)
+{
+    json_t *object = json_object();
+    char *json = NULL;
+    int width = 0;
+
+    for (int64_t i = 0; i < count; i++) {
+        int length = (int)strlen(rows[i].name);
+
+        width = length > width ? length : width;
+        json_object_set_new(object, rows[i].name, json_string(rows[i].value));
+    }
+    for (int64_t i = 0; i < count && !is_json; i++)
+        printf("%-*s %s\n", width, rows[i].name, rows[i].value);
+    json = json_dumps(object, JSON_COMPACT);
+    if (is_json)
+        printf("%s\n", json);
+    free(json);
+    json_decref(object);
+}
+
+static void print_versions(const char *isa, bool is_json)
 {
     char mpi[128];
-    const struct {
-        const char *name, *value;
-    } rows[] = {
+    const struct row rows[] = {
         {"graft", GR_VERSION},
         {"commit", GR_GIT_COMMIT},
         {"compiler", GR_COMPILER},
@@ -45,29 +70,33 @@ static void print_rows(const char *isa, bool is_json)
         {"jansson", jansson_version_str()},
         {"libyaml", yaml_get_version_string()},
     };
-    json_t *object = json_object();
-    char *json = NULL;
 
     mpi_version(mpi, sizeof mpi);
-    for (int64_t i = 0; i < GR_COUNT(rows); i++) {
-        json_object_set_new(object, rows[i].name, json_string(rows[i].value));
-        if (!is_json)
-            printf("%-9s %s\n", rows[i].name, rows[i].value);
-    }
-    json = json_dumps(object, JSON_COMPACT);
-    if (is_json)
-        printf("%s\n", json);
-    free(json);
-    json_decref(object);
+    print_rows(rows, GR_COUNT(rows), is_json);
+}
+
+static void print_failpoints(bool is_json)
+{
+    struct row rows[GR_FAILPOINT_COUNT];
+
+    for (int i = 0; i < GR_FAILPOINT_COUNT; i++)
+        rows[i] = (struct row){gr_failpoint_table[i].name, gr_failpoint_table[i].words};
+    print_rows(rows, GR_COUNT(rows), is_json);
 }
 
 static gr_status run(const struct gr_args *args)
 {
     struct gr_device *device = NULL;
-    gr_status status = gr_device_create(&device, "cpu", 1, gr_env(GR_ENV_GRAFT_ISA));
+    bool is_json = gr_args_flag(args, "json");
+    gr_status status = GR_OK;
 
-    if (status == GR_OK)
-        print_rows(gr_device_isa(device), gr_args_flag(args, "json"));
+    if (gr_args_flag(args, "failpoints")) {
+        print_failpoints(is_json);
+        return GR_OK;
+    }
+    GR_TRY(gr_device_create(&device, "cpu", 1, gr_env(GR_ENV_GRAFT_ISA)));
+    print_versions(gr_device_isa(device), is_json);
+out:
     gr_device_destroy(device);
     return status;
 }
@@ -75,7 +104,7 @@ static gr_status run(const struct gr_args *args)
 const struct gr_command gr_cmd_version = {
     .name = "version",
     .run = run,
-    .usage = "[--json]",
+    .usage = "[--json] [--failpoints]",
     .summary = "print the version, the commit and the libraries",
     .options = options,
 };

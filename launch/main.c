@@ -3,15 +3,19 @@
 #include "kernels/base/alloc.h"
 #include "kernels/base/clock.h"
 #include "kernels/base/env.h"
+#include "kernels/base/failpoint.h"
 #include "kernels/base/log.h"
 #include "kernels/base/nearest.h"
 #include "launch/cmd.h"
+#include "launch/signals.h"
 
+#include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* A silent rank that failed gives the one that speaks this long to print the message. */
-#define SPEAKER_FIRST_NS INT64_C(1000000000)
+#define SPEAKER_FIRST_NS INT64_C(2000000000)
 
 static const struct gr_command *const commands[] = {
     &gr_cmd_train,       &gr_cmd_eval,   &gr_cmd_generate, &gr_cmd_tokenize,
@@ -56,6 +60,19 @@ static gr_status find_command(const struct gr_command **command, const char *nam
     return GR_ERR_USAGE;
 }
 
+/* Before anything is joined: all ranks refuse alike. */
+static gr_status check_ranks(const struct gr_command *command)
+{
+    const char *ranks = gr_env(GR_ENV_OMPI_COMM_WORLD_SIZE);
+    char place[32];
+
+    if (!command->is_alone || ranks == NULL || strcmp(ranks, "1") == 0)
+        return GR_OK;
+    snprintf(place, sizeof place, "graft %s", command->name);
+    return gr_fail(GR_ERR_USAGE, place, "start it without mpirun",
+                   "this command runs alone (found %s ranks, expected 1)", ranks);
+}
+
 static gr_status run_command(const char *name, int argc, char **argv)
 {
     const struct gr_command *command = NULL;
@@ -64,10 +81,12 @@ static gr_status run_command(const char *name, int argc, char **argv)
 
     GR_TRY(find_command(&command, name));
     GR_TRY(gr_args_create(&args, command, argc, argv));
-    if (gr_args_wants_help(args))
+    if (gr_args_wants_help(args)) {
         print_command_help(command);
-    else
-        status = command->run(args);
+        goto out;
+    }
+    GR_TRY(check_ranks(command));
+    status = command->run(args);
 out:
     gr_args_destroy(args);
     return status;
@@ -102,18 +121,31 @@ static gr_status close_stdout(void)
     return gr_fail(GR_ERR_USAGE, "stdout", "is the disk full?", "the output cannot be written");
 }
 
+/* The end of a rank that does not speak.  Where all ranks fail alike the one that speaks says why,
+ * and mpirun ends the job while this one waits; who is still there has failed alone. */
+static void fail_silently(const char *rank)
+{
+    signal(SIGTERM, SIG_DFL);
+    gr_sleep_ns(SPEAKER_FIRST_NS);
+    if (gr_error_is_set() && !gr_error_is_shared())
+        gr_print_error_of_rank(rank == NULL ? "unknown" : rank);
+}
+
 int main(int argc, char **argv)
 {
     const char *rank = gr_env(GR_ENV_OMPI_COMM_WORLD_RANK);
     gr_status status = GR_OK;
 
+    gr_signals_init();
     /* Before ranks can talk, what all of them would say the first one says. */
     gr_log_speaks(rank == NULL || strcmp(rank, "0") == 0);
-    status = run(argc, argv);
+    status = gr_failpoints_init(gr_env(GR_ENV_GRAFT_FAIL), rank == NULL ? 0 : atoi(rank));
+    if (status == GR_OK)
+        status = run(argc, argv);
     if (status == GR_OK)
         status = close_stdout();
     if (!gr_log_does_speak() && status != GR_OK)
-        gr_sleep_ns(SPEAKER_FIRST_NS); /* mpirun ends the job at the first rank that fails */
+        fail_silently(rank);
     else if (gr_error_is_set())
         gr_print_error();
     return gr_status_exit_code(status);

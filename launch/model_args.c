@@ -2,6 +2,7 @@
 #include "launch/model_args.h"
 
 #include "kernels/base/alloc.h"
+#include "launch/job.h"
 #include "trainer/model/peft_files.h"
 #include "trainer/run/device_config.h"
 #include "trainer/run/not_yet.h"
@@ -27,31 +28,63 @@ out:
     return status;
 }
 
+/* A key that changes nothing here would be taken for one that does. */
+static gr_status check_sets(const char *const *sets, int64_t count)
+{
+    static const char *const sections[] = {"data.", "device.", "dist."};
+
+    for (int64_t i = 0; i < count; i++) {
+        bool has_effect = false;
+
+        for (int64_t s = 0; s < GR_COUNT(sections); s++)
+            has_effect = has_effect || strncmp(sets[i], sections[s], strlen(sections[s])) == 0;
+        if (!has_effect)
+            return gr_fail(GR_ERR_USAGE, "--set",
+                           "--model and --adapter say what is computed; training takes all keys",
+                           "the key has no effect here (found %.*s, expected one of data, device "
+                           "or dist)",
+                           (int)strcspn(sets[i], "="), sets[i]);
+    }
+    return GR_OK;
+}
+
+static gr_status read_adapter(struct gr_model_session *s, const char *directory)
+{
+    gr_status status = GR_OK;
+    struct gr_lora_config lora = {0};
+
+    GR_TRY(gr_peft_read_config(&lora, directory));
+    GR_TRY(gr_adapter_create(&s->adapter, &s->engine.model.config, &lora));
+    s->values = GR_NEW_ARRAY(float, s->adapter->elements);
+    GR_TRY(gr_peft_read_weights(s->values, s->adapter, directory));
+out:
+    gr_lora_config_release(&lora);
+    return status;
+}
+
 gr_status gr_model_session_open(struct gr_model_session *s, const struct gr_args *args)
 {
     gr_status status = GR_OK;
     int64_t set_count = 0;
     const char *const *sets = gr_args_list(args, "set", &set_count);
     const char *adapter = gr_args_text(args, "adapter");
-    struct gr_lora_config lora = {0};
 
     memset(s, 0, sizeof *s);
     GR_TRY(gr_config_resolve(&s->config, NULL, sets, set_count));
+    GR_TRY(check_sets(sets, set_count));
     GR_TRY(gr_refuse_not_yet(&s->config));
     gr_free(s->config.model);
     s->config.model = gr_strdup(gr_args_text(args, "model"));
-    GR_TRY(fit_length(&s->config, args));
-    GR_TRY(gr_comm_create(&s->comm, (double)s->config.dist.timeout_seconds));
-    GR_TRY(gr_device_open(&s->dev, &s->config, gr_comm_local_size(s->comm)));
-    GR_TRY(gr_engine_load_model(&s->engine, &s->config, s->dev, s->comm));
-    if (adapter == NULL)
-        goto out;
-    GR_TRY(gr_peft_read_config(&lora, adapter));
-    GR_TRY(gr_adapter_create(&s->adapter, &s->engine.model.config, &lora));
-    s->values = GR_NEW_ARRAY(float, s->adapter->elements);
-    GR_TRY(gr_peft_read_weights(s->values, s->adapter, adapter));
+    GR_TRY(gr_job_join(&s->comm, (double)s->config.dist.timeout_seconds));
+    status = fit_length(&s->config, args);
+    if (status == GR_OK)
+        status = gr_device_open(&s->dev, &s->config, gr_comm_local_size(s->comm));
+    GR_TRY(gr_comm_agree_status(s->comm, status, "device"));
+    status = gr_engine_load_model(&s->engine, &s->config, s->dev, s->comm);
+    if (status == GR_OK && adapter != NULL)
+        status = read_adapter(s, adapter);
+    GR_TRY(gr_comm_agree_status(s->comm, status, "start"));
 out:
-    gr_lora_config_release(&lora);
     return status;
 }
 
@@ -66,11 +99,11 @@ out:
     return status;
 }
 
-void gr_model_session_close(struct gr_model_session *s)
+void gr_model_session_close(struct gr_model_session *s, gr_status status)
 {
     gr_engine_release(&s->engine);
     gr_device_destroy(s->dev);
-    gr_comm_destroy(s->comm);
+    gr_job_leave(s->comm, status);
     gr_adapter_destroy(s->adapter);
     gr_free(s->values);
     gr_config_release(&s->config);

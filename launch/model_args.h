@@ -10,7 +10,7 @@
     {"model", 0, GR_OPTION_REQUIRED, "DIR", "Hugging Face model directory", 0, 0},                 \
         {"adapter", 0, GR_OPTION_TEXT, "DIR", "PEFT adapter directory", 0, 0},                     \
     {                                                                                              \
-        "set", 0, GR_OPTION_REPEATED, "KEY=VALUE", "set a configuration key", 0, 0                 \
+        "set", 0, GR_OPTION_REPEATED, "KEY=VALUE", "set a key of data, device or dist", 0, 0       \
     }
 
 struct gr_model_session {
@@ -23,10 +23,12 @@ struct gr_model_session {
 };
 
 /* Resolves the configuration: defaults, environment, --set, then --model.  A max_length that was
- * not set is the model's context where that is shorter. */
+ * not set is the model's context where that is shorter.  Loads the weights; all ranks return the
+ * same. */
 gr_status gr_model_session_open(struct gr_model_session *session, const struct gr_args *args);
-/* Loads the weights; memory for passes of `rows` rows. */
+/* Memory for passes of `rows` rows. */
 gr_status gr_model_session_prepare(struct gr_model_session *session, int64_t rows);
-void gr_model_session_close(struct gr_model_session *session);
+/* status: of the command, see gr_job_leave. */
+void gr_model_session_close(struct gr_model_session *session, gr_status status);
 
 #endif

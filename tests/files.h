@@ -1,4 +1,4 @@
-/* A scratch folder for one test case, and whole files in it. */
+/* A scratch folder for one test case, whole files in it, and a kernel that refuses calls. */
 #ifndef GR_TESTS_FILES_H
 #define GR_TESTS_FILES_H
 
@@ -14,6 +14,10 @@ void gr_test_write_text(const char *path, const char *text);
 /* A safetensors file: the length of `header`, `header`, then `data_count` bytes (NULL: zeros). */
 void gr_test_write_safetensors(const char *path, const char *header, const void *data,
                                size_t data_count);
+
+/* From now on this process gets `error` from a system call; 0: it dies of it.  Skips the case where
+ * seccomp is not allowed. */
+void gr_test_forbid(long call, int error);
 
 /* Skips the case unless GRAFT_PEFT_PYTHON names a python (one with torch and safetensors). */
 void gr_test_need_python(void);

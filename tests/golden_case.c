@@ -17,11 +17,6 @@ static const void *truth_of(const struct gr_golden *g, const char *name, int64_t
     return gr_safetensors_data(&g->truth, entry);
 }
 
-static int64_t round_up(int64_t n)
-{
-    return (n + GR_ROW_MULTIPLE - 1) / GR_ROW_MULTIPLE * GR_ROW_MULTIPLE;
-}
-
 /* The pack as the loader would lay it out. */
 static void make_batch(struct gr_golden *g)
 {
@@ -31,7 +26,7 @@ static void make_batch(struct gr_golden *g)
     const int32_t *places = truth_of(g, "docs", &docs);
     const uint8_t *labels = truth_of(g, "labels", &count);
 
-    b->rows = round_up(tokens);
+    b->rows = gr_round_up_rows(tokens);
     b->ids = GR_NEW_ARRAY(int32_t, b->rows);
     b->positions = GR_NEW_ARRAY(int32_t, b->rows);
     b->docs = GR_NEW_ARRAY(int32_t, docs);
@@ -52,7 +47,7 @@ static void make_batch(struct gr_golden *g)
             }
         }
     }
-    b->label_padded = round_up(b->label_count);
+    b->label_padded = gr_round_up_rows(b->label_count);
 }
 
 static void make_rope_tables(struct gr_golden *g)
@@ -109,6 +104,7 @@ void gr_golden_open(struct gr_golden *g, const char *name, int threads)
     g->model.dev = g->dev;
     ASSERT_OK(gr_model_config_load(&g->model.config, dir));
     ASSERT_OK(gr_weights_load(&g->model.weights, hash, &g->model.config, dir, &alone));
+    ASSERT_OK(gr_weights_share(&g->model.weights, &g->model.config, &alone));
     ASSERT_OK(gr_peft_read_config(&lora, adapter));
     ASSERT_OK(gr_adapter_create(&g->adapter, &g->model.config, &lora));
     make_batch(g);

@@ -98,7 +98,7 @@ want_err='graft: error: version: unknown option --jsno
 '
 expect unknown_option_suggests_the_nearest 2 version --jsno
 want_err='graft: error: version: too many arguments (found now, expected options alone)
-  hint: usage: graft version [--json]
+  hint: usage: graft version [--json] [--failpoints]
 '
 expect superfluous_argument 2 version now
 want_err='graft: error: config: --set has no value (found nothing, expected KEY=VALUE)
@@ -125,6 +125,19 @@ fi
 if [ "$(wc -l <out)" != 1 ]; then
     fail 'version_as_json: not one line'
 fi
+
+# ---- failpoints ----
+want_out='*'
+expect version_lists_the_failpoints 0 version --failpoints
+for name in micro_batch manifest.before store.op; do
+    if ! grep -Eq "^$name +[a-z]" out; then
+        fail "version_lists_the_failpoints: no $name"
+    fi
+done
+want_err='graft: error: GRAFT_FAIL: unknown failpoint store.opp
+  hint: did you mean store.op?
+'
+GRAFT_FAIL=store.opp:0:kill expect bad_failpoint 2 version
 
 # ---- config ----
 want_out='*'
@@ -176,7 +189,10 @@ want_err='graft: error: unknown command x
   hint: graft --help lists the commands
 '
 OMPI_COMM_WORLD_RANK=0 expect first_rank_speaks 2 x
-OMPI_COMM_WORLD_RANK=1 expect other_ranks_are_silent 2 x
+want_err='graft: error: rank 1: unknown command x
+  hint: graft --help lists the commands
+'
+OMPI_COMM_WORLD_RANK=1 expect another_rank_that_nobody_ends_speaks_too 2 x
 
 printf '%d cases, %d failures\n' "$cases" "$failures"
 [ "$failures" -eq 0 ]

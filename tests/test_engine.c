@@ -134,10 +134,10 @@ static void expect_equal(const struct outcome *a, const struct outcome *b)
     double largest = 0, difference = 0;
 
     ASSERT_INT(a->elements, b->elements);
-    ASSERT_INT(a->update.supervised, b->update.supervised);
-    ASSERT_INT(a->update.tokens, b->update.tokens);
     ASSERT_NEAR(a->update.loss, b->update.loss, 1e-5 * a->update.loss);
     ASSERT_NEAR(a->update.grad_norm, b->update.grad_norm, 1e-4 * a->update.grad_norm);
+    ASSERT_INT(a->update.supervised, b->update.supervised);
+    ASSERT_INT(a->update.tokens, b->update.tokens);
     for (int64_t i = 0; i < a->elements; i++) {
         largest = fmax(largest, fabs((double)a->adapter[i]));
         difference = fmax(difference, fabs((double)a->adapter[i] - (double)b->adapter[i]));

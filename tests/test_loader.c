@@ -2,6 +2,7 @@
 #include "data/loader.h"
 #include "data/pack.h"
 #include "kernels/base/alloc.h"
+#include "kernels/base/clock.h"
 #include "kernels/base/philox.h"
 #include "kernels/ops.h"
 #include "tests/test.h"
@@ -264,6 +265,28 @@ TEST(loader_max_steps_replaces_the_epochs)
         gr_batch_release(&batch);
         gr_loader_destroy(loader);
     }
+    gr_documents_release(&d);
+}
+
+/* A run that is to end by itself, or by hand, begins at once. */
+TEST(loader_huge_max_steps_begins_at_once)
+{
+    struct gr_documents d = random_documents(400, 30, 3);
+    struct gr_loader_options options = {.max_length = 30,
+                                        .micro_batch_size = 1,
+                                        .micro_batches = 8,
+                                        .max_steps = 1000000000,
+                                        .seed = 1,
+                                        .packing = true,
+                                        .shuffle = true};
+    struct gr_loader *loader = NULL;
+    int64_t begin = gr_clock_ns();
+
+    ASSERT_OK(gr_loader_create(&loader, &d, &options));
+    ASSERT_INT(gr_loader_total_steps(loader), 1000000000);
+    ASSERT_INT(gr_loader_place(loader, 1).epoch, 0);
+    ASSERT(gr_clock_ns() - begin < 5000000000);
+    gr_loader_destroy(loader);
     gr_documents_release(&d);
 }
 

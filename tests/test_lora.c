@@ -99,6 +99,19 @@ TEST(lora_patterns_set_rank_and_alpha_of_what_they_match)
     gr_adapter_destroy(adapter);
 }
 
+/* Also one that no name would come to, the first matching them all. */
+TEST(lora_pattern_that_is_no_expression_is_refused)
+{
+    struct gr_lora_config config = config_of("all-linear");
+    struct gr_adapter *adapter;
+
+    config.alpha_pattern = (struct gr_name_map){
+        .key = GR_NEW_ARRAY(char *, 2), .value = GR_NEW_ARRAY(double, 2), .count = 2};
+    set_two(config.alpha_pattern.key, ".*", "(q_proj");
+    ASSERT_INT(gr_adapter_create(&adapter, &model, &config), GR_ERR_USAGE);
+    ASSERT(strstr(gr_error_message(), "lora.alpha_pattern: not a regular expression") != NULL);
+}
+
 struct moments {
     double mean, deviation, largest;
 };
@@ -205,6 +218,11 @@ TEST(peft_files_settings_graft_does_not_compute_are_refused)
         "\"exclude_modules\": [\"q_proj\"]",
         "\"peft_type\": \"IA3\"",
         "\"trainable_token_indices\": [1]",
+        "\"init_lora_weights\": \"pissa\"",
+        "\"init_lora_weights\": 1",
+        "\"use_qalora\": true",
+        "\"alora_invocation_tokens\": [1, 2]",
+        "\"a_key_of_tomorrow\": {\"x\": 1}",
     };
     const char *dir = ".";
 
@@ -221,6 +239,44 @@ TEST(peft_files_settings_graft_does_not_compute_are_refused)
         ASSERT(strstr(gr_error_message(), "(found ") != NULL);
         gr_error_clear();
         gr_free(text);
+    }
+}
+
+/* As PEFT writes them for a plain adapter. */
+TEST(peft_files_settings_that_switch_nothing_on_are_read)
+{
+    static const char text[] =
+        "{\"peft_type\": \"LORA\", \"target_modules\": [\"q_proj\"], \"use_qalora\": false, "
+        "\"qalora_group_size\": 16, \"alora_invocation_tokens\": null, \"corda_config\": null, "
+        "\"loftq_config\": {}, \"a_key_of_tomorrow\": [], \"init_lora_weights\": \"gaussian\"}";
+    struct gr_lora_config config = {0};
+
+    gr_test_enter_folder();
+    gr_test_write_text("adapter_config.json", text);
+    ASSERT_OK(gr_peft_read_config(&config, "."));
+    ASSERT_INT(config.init, GR_LORA_INIT_GAUSSIAN);
+    gr_lora_config_release(&config);
+}
+
+TEST(peft_files_config_says_how_the_adapter_began)
+{
+    static const char *const written[] = {[GR_LORA_INIT_TRUE] = "\"init_lora_weights\": true",
+                                          [GR_LORA_INIT_GAUSSIAN] =
+                                              "\"init_lora_weights\": \"gaussian\"",
+                                          [GR_LORA_INIT_FALSE] = "\"init_lora_weights\": false"};
+
+    for (int i = 0; i < (int)GR_COUNT(written); i++) {
+        struct gr_lora_config config = config_of("all-linear");
+        struct gr_adapter *adapter;
+        struct gr_buffer json = {0};
+
+        config.init = (enum gr_lora_init)i;
+        adapter = create(&config);
+        gr_peft_write_config(&json, adapter, "base");
+        ASSERT_MSG(strstr(json.data, written[i]) != NULL, "%s, expected %s", json.data, written[i]);
+        gr_buffer_release(&json);
+        gr_adapter_destroy(adapter);
+        gr_lora_config_release(&config);
     }
 }
 

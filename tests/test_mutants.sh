@@ -1,53 +1,58 @@
 #!/usr/bin/env bash
-# Plants one mistake after the other into a copy of the source and demands that the golden test
-# notices each.  A mutant: name | file | sed command that must change the file | case that must fail
+# Plants one mistake after the other into a copy of the source and demands that a test measures each.
+# A mutant: name | file | sed command that must change the file | test and case that must fail
 #   tests/test_mutants.sh [NAME]     one mutant, or all
 set -euo pipefail
 source_dir=$(cd "$(dirname "$0")/.." && pwd)
 
 mutants() {
     cat <<'LIST'
-eps x10 | trainer/model/transformer.c | s/eps = c->rms_norm_eps;/eps = 10 * c->rms_norm_eps;/ | llama
-theta x2 | trainer/model/rope.c | s/powf((float)c->rope.theta/powf(2 * (float)c->rope.theta/ | llama
-softmax scale x1.1 | trainer/model/arch.c | s/(float)(1.0 \/ sqrt/(float)(1.1 \/ sqrt/ | llama
-window + 1 | trainer/model/arch.c | s/window_from ? config->sliding_window/window_from ? config->sliding_window + 1/ | mistral
-window - 1 | trainer/model/arch.c | s/window_from ? config->sliding_window/window_from ? config->sliding_window - 1/ | mistral
-GQA map | kernels/cpu/attention.c | s/kv_head = head \/ (a->q.dim\[1\] \/ a->k.dim\[1\])/kv_head = head % a->k.dim[1]/ | llama
-leak across documents | trainer/model/pass_inputs.c | s/^    p->doc_count += batch->doc_count;/    host->docs[1] = host->docs[2 * batch->doc_count - 1]; p->doc_count += 1;/ | llama
-s = alpha | trainer/model/lora.c | s/? alpha \/ sqrt(r) : alpha \/ r/? alpha : alpha/ | llama
-q/k norm after RoPE | trainer/model/transformer.c | /^    if (c->qk_norm) {$/,/^    }$/{H;d};/gr_attention_forward(d/{x;G} | qwen3
+eps x10 | trainer/model/transformer.c | s/eps = c->rms_norm_eps;/eps = 10 * c->rms_norm_eps;/ | test_model_golden model_golden_llama_equals_peft
+theta x2 | trainer/model/rope.c | s/powf((float)c->rope.theta/powf(2 * (float)c->rope.theta/ | test_model_golden model_golden_llama_equals_peft
+softmax scale x1.1 | trainer/model/arch.c | s/(float)(1.0 \/ sqrt/(float)(1.1 \/ sqrt/ | test_model_golden model_golden_llama_equals_peft
+window + 1 | trainer/model/arch.c | s/window_from ? config->sliding_window/window_from ? config->sliding_window + 1/ | test_model_golden model_golden_mistral_equals_peft
+window - 1 | trainer/model/arch.c | s/window_from ? config->sliding_window/window_from ? config->sliding_window - 1/ | test_model_golden model_golden_mistral_equals_peft
+GQA map | kernels/cpu/attention.c | s/kv_head = head \/ (a->q.dim\[1\] \/ a->k.dim\[1\])/kv_head = head % a->k.dim[1]/ | test_model_golden model_golden_llama_equals_peft
+leak across documents | trainer/model/pass_inputs.c | s/^    p->doc_count += batch->doc_count;/    host->docs[1] = host->docs[2 * batch->doc_count - 1]; p->doc_count += 1;/ | test_model_golden model_golden_llama_equals_peft
+s = alpha | trainer/model/lora.c | s/? alpha \/ sqrt(r) : alpha \/ r/? alpha : alpha/ | test_model_golden model_golden_llama_equals_peft
+q/k norm after RoPE | trainer/model/transformer.c | /^    if (c->qk_norm) {$/,/^    }$/{H;d};/gr_attention_forward(d/{x;G} | test_model_golden model_golden_qwen3_equals_peft
+loss over the padded N | trainer/run/engine.c | s/.supervised = trial->batch.label_count,/.supervised = trial->batch.label_padded,/ | test_engine engine_packed_equals_unpacked
 LIST
 }
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 (cd "$source_dir" && git ls-files -z --cached --others --exclude-standard -- CMakeLists.txt kernels \
-    data trainer launch tests) | (cd "$source_dir" && tar --null -T - -cf -) | tar -xf - -C "$work"
+    data trainer launch tests bench) | (cd "$source_dir" && tar --null -T - -cf -) | tar -xf - -C "$work"
 ln -s "$source_dir/tests/golden" "$work/golden"
 cmake -S "$work" -B "$work/build" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo > "$work/log"
 
-# Builds and runs one case; 0: it passed.
-golden_passes() {
-    cmake --build "$work/build" --target test_model_golden -j 2 > "$work/log" 2>&1 ||
-        { tail -20 "$work/log"; echo "FAIL $name: the mutant does not build"; exit 1; }
-    GRAFT_SOURCE_DIR=$source_dir "$work/build/bin/test_model_golden" \
-        "model_golden_$1_equals_peft" > "$work/log" 2>&1
+# Builds a test and runs one of its cases; 0: it passed.
+passes() {
+    cmake --build "$work/build" --target "$1" -j 2 > "$work/log" 2>&1 ||
+        { tail -20 "$work/log"; echo "FAIL $name: it does not build"; exit 1; }
+    GRAFT_SOURCE_DIR=$source_dir "$work/build/bin/$1" "$2" > "$work/log" 2>&1
 }
 
-name=original passed=0 failed=0
-golden_passes llama || { cat "$work/log"; echo "FAIL the original does not pass"; exit 1; }
-while IFS='|' read -r name file edit golden; do
-    name=$(echo $name) file=$(echo $file) golden=$(echo $golden) edit=${edit# } edit=${edit% }
+passed=0 failed=0
+while read -r test_case; do
+    name="original, $test_case"
+    passes $test_case || { cat "$work/log"; echo "FAIL $name: does not pass"; exit 1; }
+done < <(mutants | sed 's/.*| //' | sort -u)
+while IFS='|' read -r name file edit test_case; do
+    name=$(echo $name) file=$(echo $file) edit=${edit# } edit=${edit% }
     [ -z "${1:-}" ] || [ "$1" = "$name" ] || continue
     cp "$work/$file" "$work/saved"
     sed -i "$edit" "$work/$file"
     if cmp -s "$work/$file" "$work/saved"; then
         echo "FAIL $name: the edit does not fit $file any more"; failed=$((failed + 1))
-    elif golden_passes "$golden"; then
+    elif passes $test_case; then
         echo "FAIL $name: nothing noticed"; failed=$((failed + 1))
-    else
-        echo "ok   $name: $(grep -m1 'off by' "$work/log" | sed 's/.*: //' || echo noticed)"
+    elif grep -q 'off by' "$work/log"; then
+        echo "ok   $name: $(grep -m1 'off by' "$work/log" | sed 's/.*: //')"
         passed=$((passed + 1))
+    else # a crash is no measurement
+        cat "$work/log"; echo "FAIL $name: fails without a difference"; failed=$((failed + 1))
     fi
     cp "$work/saved" "$work/$file"
 done < <(mutants)

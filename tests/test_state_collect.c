@@ -97,6 +97,22 @@ TEST(collect_keeps_best_and_pinned)
     gr_state_case_release(&sc);
 }
 
+/* A resume that must fall back still finds the best it then knows. */
+TEST(collect_keeps_the_best_of_all_it_keeps)
+{
+    struct gr_state_case sc;
+    struct gr_state *state = NULL;
+
+    gr_state_case_init(&sc);
+    state = gr_state_case_start(&sc, 0);
+    for (int64_t step = 10; step <= 60; step += 10)
+        ASSERT_OK(gr_state_case_save(state, step, step < 50 ? 10 : 50));
+    ASSERT_OK(gr_state_collect(state));
+    ASSERT_KEPT(&sc, CK10, CK40, CK50, CK60);
+    gr_state_destroy(state);
+    gr_state_case_release(&sc);
+}
+
 TEST(collect_after_a_resume_keeps_base_and_best)
 {
     struct gr_state_case sc;
@@ -299,6 +315,24 @@ TEST(pin_of_a_checkpoint_that_goes_meanwhile_is_taken_back)
     gr_error_clear();
     ASSERT_INT(watched.seen, 1);
     ASSERT_INT(gr_state_case_count(&sc, "pin/"), 0);
+    gr_state_case_release(&sc);
+}
+
+/* As a late put leaves it that brings a collected manifest back. */
+TEST(pin_of_a_checkpoint_without_data_is_taken_back)
+{
+    struct gr_state_case sc;
+    char *path = NULL;
+
+    gr_state_case_init(&sc);
+    gr_state_case_run_to(&sc, 10);
+    path = gr_state_case_object_path(&sc, CK10, "adapter_model");
+    ASSERT(unlink(path) == 0);
+    ASSERT_INT(gr_state_pin(sc.store, CK10), GR_ERR_NOT_FOUND);
+    ASSERT(strstr(gr_error_message(), "adapter_model") != NULL);
+    gr_error_clear();
+    ASSERT_INT(gr_state_case_count(&sc, "pin/"), 0);
+    gr_free(path);
     gr_state_case_release(&sc);
 }
 

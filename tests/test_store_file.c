@@ -10,14 +10,10 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <sched.h>
 #include <signal.h>
-#include <stddef.h>
 #include <stdlib.h>
 #include <sys/mount.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -70,23 +66,6 @@ static int temp_files(const char *path)
         count += strncmp(e->d_name, ".tmp-", 5) == 0;
     closedir(folder);
     return count;
-}
-
-/* From now on this process gets `error` from a system call; 0: it dies of it. */
-static void forbid(long call, int error)
-{
-    uint32_t action = error == 0 ? SECCOMP_RET_KILL_PROCESS : SECCOMP_RET_ERRNO | (uint32_t)error;
-    struct sock_filter code[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)call, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, action),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-    };
-    struct sock_fprog program = {.len = (unsigned short)GR_COUNT(code), .filter = code};
-
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
-        prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0)
-        SKIP("seccomp filters are not allowed here (%s)", strerror(errno));
 }
 
 static void unmount_small(void)
@@ -367,7 +346,7 @@ TEST(store_file_death_before_link_leaves_nothing_listed)
     store = open_here();
     child = fork();
     if (child == 0) {
-        forbid(SYS_linkat, 0);
+        gr_test_forbid(SYS_linkat, 0);
         put_text_if_absent(store, "term/1", "mine");
         _exit(0);
     }
@@ -400,7 +379,7 @@ TEST(store_file_without_links_renames_without_replacing)
 
     gr_test_enter_folder();
     store = open_here();
-    forbid(SYS_linkat, EPERM);
+    gr_test_forbid(SYS_linkat, EPERM);
     ASSERT_OK(put_text_if_absent(store, "a", "mine"));
     ASSERT_OK(put_text_if_absent(store, "a", "mine"));
     ASSERT_INT(put_text_if_absent(store, "a", "yours"), GR_ERR_EXISTS);
@@ -416,8 +395,8 @@ TEST(store_file_without_any_conditional_put_is_refused)
     gr_test_enter_folder();
     mount_small();
     ASSERT_OK(gr_store_open(&store, "small"));
-    forbid(SYS_linkat, EPERM);
-    forbid(SYS_renameat2, EINVAL);
+    gr_test_forbid(SYS_linkat, EPERM);
+    gr_test_forbid(SYS_renameat2, EINVAL);
     assert_refused(put_text_if_absent(store, "a", "mine"), GR_ERR_USAGE,
                    "small/a: the file system can neither link nor rename without replacing (found "
                    "tmpfs, expected one like ext4, xfs, nfs)");
@@ -467,7 +446,7 @@ TEST(store_file_refused_calls_have_one_message_and_leave_nothing)
             gr_status status;
             bool same;
 
-            forbid(refused->call, refused->error);
+            gr_test_forbid(refused->call, refused->error);
             status = put_text(store, refused->key, "text");
             same = status == refused->status && strcmp(gr_error_message(), message) == 0 &&
                    gr_error_hint()[0] != '\0';

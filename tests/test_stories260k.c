@@ -76,7 +76,7 @@ static void fill(struct gr_batch *batch, const json_t *ids)
     batch->docs[1] = (int32_t)length;
     batch->doc_count = 1;
     batch->label_count = length - 1;
-    batch->label_padded = (length - 1 + GR_ROW_MULTIPLE - 1) / GR_ROW_MULTIPLE * GR_ROW_MULTIPLE;
+    batch->label_padded = gr_round_up_rows(length - 1);
 }
 
 TEST(stories260k_losses_equal_the_fixture)

@@ -182,6 +182,7 @@ TEST(tokenizer_invalid_utf8_is_refused_with_its_position)
         {"a\xC3", 1},            /* cut off */
         {"a\xC0\x80", 1},        /* overlong */
         {"\xE0\x80\x80", 0},     /* overlong */
+        {"\xF0\x80\x80\x80", 0}, /* overlong */
         {"ab\xED\xA0\x80", 2},   /* a surrogate */
         {"\xF4\x90\x80\x80", 0}, /* above U+10FFFF */
         {"\xF0\x9F\x98\x80\xE6\x97", 4},
@@ -201,6 +202,21 @@ TEST(tokenizer_invalid_utf8_is_refused_with_its_position)
                    "the message is \"%s\", expected \"%s\"", gr_error_message(), expected);
         gr_free(expected);
     }
+    gr_encoding_release(&encoding);
+    gr_tokenizer_destroy(tokenizer);
+}
+
+TEST(tokenizer_regex_that_gives_up_is_an_error)
+{
+    struct gr_encoding encoding = {0};
+    struct gr_tokenizer *tokenizer = make_tokenizer(&(struct tokenizer_json){
+        .vocab = plain.vocab,
+        .pre = "{\"type\": \"Split\", \"pattern\": {\"Regex\": \"(x+x+)+y\"}, \"behavior\": "
+               "\"Isolated\", \"invert\": false}"});
+    const char *text = "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx";
+
+    ASSERT_INT(gr_tokenizer_encode(tokenizer, &encoding, text, strlen(text), true), GR_ERR_DATA);
+    ASSERT(strstr(gr_error_message(), "a regular expression of ./tokenizer.json gave up") != NULL);
     gr_encoding_release(&encoding);
     gr_tokenizer_destroy(tokenizer);
 }

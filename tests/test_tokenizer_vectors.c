@@ -1,6 +1,7 @@
 /* Real tokenizers against published ids: every text of every vector file, encoded and decoded.
  * The fixtures lie beside the repository (their README says where each file is from); where they
  * are missing the cases are skipped. */
+#include "data/threads.h"
 #include "data/tokenizer/tokenizer.h"
 #include "kernels/base/alloc.h"
 #include "tests/test.h"
@@ -304,5 +305,48 @@ TEST(vectors_stories260k)
                    json_object_get(item, "ids_with_bos"), true, true);
     }
     json_decref(json);
+    gr_tokenizer_destroy(tokenizer);
+}
+
+/* ---- one tokenizer, several threads ---- */
+
+struct shared {
+    const struct gr_tokenizer *tokenizer;
+    const char *text;
+    const struct gr_encoding *expected;
+    int differences;
+};
+
+static void encode_again(void *context)
+{
+    struct shared *shared = context;
+    struct gr_encoding encoding = {0};
+    const struct gr_encoding *expected = shared->expected;
+
+    for (int i = 0; i < 5; i++) {
+        gr_status status = gr_tokenizer_encode(shared->tokenizer, &encoding, shared->text,
+                                               strlen(shared->text), true);
+        size_t bytes = (size_t)expected->count * sizeof *expected->ids;
+
+        if (status != GR_OK || encoding.count != expected->count ||
+            memcmp(encoding.ids, expected->ids, bytes) != 0)
+            __atomic_add_fetch(&shared->differences, 1, __ATOMIC_RELAXED);
+    }
+    gr_encoding_release(&encoding);
+}
+
+TEST(tokenizer_threads_share_one)
+{
+    struct gr_tokenizer *tokenizer = open_tokenizer("tokenizers/qwen2");
+    char *text = read_file("vectors/multilingual-ids/qwen2.jsonl");
+    struct gr_encoding expected = {0};
+    struct shared shared = {.tokenizer = tokenizer, .text = text, .expected = &expected};
+
+    ASSERT_OK(gr_tokenizer_encode(tokenizer, &expected, text, strlen(text), true));
+    ASSERT(expected.count > 1000);
+    gr_run_threads(4, encode_again, &shared);
+    ASSERT_INT(shared.differences, 0);
+    gr_encoding_release(&expected);
+    gr_free(text);
     gr_tokenizer_destroy(tokenizer);
 }

@@ -161,29 +161,3 @@ TEST(tree_mpi_noise_tells_associations_apart)
         different += left_to_right(8, i) != reference(0, 0, 8, i);
     ASSERT(different > 100);
 }
-
-TEST(tree_mpi_more_ranks_than_micro_batches_is_refused)
-{
-    struct gr_tree *tree = NULL;
-    char expected[128];
-    int size;
-
-    join();
-    size = gr_comm_size(comm);
-    if (size == 1) { /* one rank always has a micro-batch */
-        ASSERT_OK(gr_tree_create(&tree, dev, comm, 1, 10, 1));
-        gr_tree_destroy(tree);
-        return;
-    }
-    ASSERT_INT(gr_tree_create(&tree, dev, comm, size - 1, 10, 1), GR_ERR_USAGE);
-    ASSERT(tree == NULL);
-    snprintf(expected, sizeof expected,
-             "dist: %d ranks for train.micro_batches = %d (at most one rank per micro-batch)", size,
-             size - 1);
-    ASSERT_TEXT(gr_error_message(), expected);
-    snprintf(expected, sizeof expected, "lower mpirun's -n to %d, or raise train.micro_batches",
-             size - 1);
-    ASSERT_TEXT(gr_error_hint(), expected);
-    gr_error_clear();
-    gr_tree_destroy(NULL);
-}

@@ -99,6 +99,23 @@ static struct gr_weights_host_options options_of(int local_rank, int local_size,
                                             .timeout_s = timeout_s};
 }
 
+/* Both calls; *weights is NULL after a failure. */
+static gr_status create_and_share(struct gr_weights_host **weights,
+                                  const struct gr_model_files *model, const char *const *name,
+                                  int64_t count, const struct gr_weights_host_options *options)
+{
+    gr_status status = GR_OK;
+
+    GR_TRY(gr_weights_host_create(weights, model, name, count, options));
+    GR_TRY(gr_weights_host_share(*weights, options));
+out:
+    if (status != GR_OK) {
+        gr_weights_host_destroy(*weights);
+        *weights = NULL;
+    }
+    return status;
+}
+
 TEST(weights_host_one_process_widens_exactly)
 {
     struct gr_model_files model;
@@ -115,7 +132,7 @@ TEST(weights_host_one_process_widens_exactly)
         struct gr_weights_host_options options = options_of(0, 1, 10);
 
         options.threads = threads;
-        ASSERT_OK(gr_weights_host_create(&weights, &model, names, GR_COUNT(names), &options));
+        ASSERT_OK(create_and_share(&weights, &model, names, GR_COUNT(names), &options));
         assert_values(weights);
         f32 = gr_model_files_find(&model, "f32");
         ASSERT(gr_weights_host_data(weights, 1) == gr_model_tensor_data(f32)); /* no copy */
@@ -149,7 +166,7 @@ TEST(weights_host_data_at_odd_addresses_is_copied)
     ASSERT_OK(gr_model_files_open(&model, "m"));
     for (int64_t i = 0; i < model.count; i++)
         ASSERT(model.tensor[i].entry->offset % 2 != 0);
-    ASSERT_OK(gr_weights_host_create(&weights, &model, asked, GR_COUNT(asked), &options));
+    ASSERT_OK(create_and_share(&weights, &model, asked, GR_COUNT(asked), &options));
     for (int64_t i = 0; i < GR_COUNT(asked); i++)
         ASSERT_INT((uintptr_t)gr_weights_host_data(weights, i) % 64, 0);
     ASSERT(memcmp(gr_weights_host_data(weights, 0), f32, sizeof f32) == 0);
@@ -231,7 +248,7 @@ TEST(weights_host_three_processes_share_one_memory)
     {
         struct gr_weights_host_options options = options_of(local_rank, SIZE, 20);
 
-        ASSERT_OK(gr_weights_host_create(&weights, &model, names, GR_COUNT(names), &options));
+        ASSERT_OK(create_and_share(&weights, &model, names, GR_COUNT(names), &options));
     }
     assert_values(weights);
     inode[0] = mapped_inode(gr_weights_host_data(weights, 0));
@@ -266,9 +283,8 @@ TEST(weights_host_shared_memory_is_sealed)
     options = options_of(0, 2, 10);
     child = fork();
     if (child == 0)
-        _exit(gr_weights_host_create(&weights, &model, names, GR_COUNT(names), &options) == GR_OK
-                  ? 0
-                  : 1);
+        _exit(create_and_share(&weights, &model, names, GR_COUNT(names), &options) == GR_OK ? 0
+                                                                                            : 1);
     ASSERT_OK(gr_fd_take(&fd, options.job_key, gr_clock_ns() + 10000000000));
     ASSERT(write(fd, "x", 1) < 0 && errno == EPERM);
     ASSERT(ftruncate(fd, 1) < 0 && errno == EPERM);
@@ -293,7 +309,7 @@ TEST(weights_host_missing_processes_end_at_the_deadline)
         struct gr_weights_host_options options = options_of(local_rank, 3, 0.3);
 
         start_ns = gr_clock_ns();
-        ASSERT_INT(gr_weights_host_create(&weights, &model, names, GR_COUNT(names), &options),
+        ASSERT_INT(create_and_share(&weights, &model, names, GR_COUNT(names), &options),
                    GR_ERR_RETRY);
         ASSERT_TEXT(strchr(gr_error_message(), ':'),
                     local_rank == 0
@@ -326,8 +342,7 @@ TEST(weights_host_first_process_that_dies_is_noticed_at_once)
         gr_sleep_ns(300000000);
         _exit(0);
     }
-    ASSERT_INT(gr_weights_host_create(&weights, &model, names, GR_COUNT(names), &options),
-               GR_ERR_RETRY);
+    ASSERT_INT(create_and_share(&weights, &model, names, GR_COUNT(names), &options), GR_ERR_RETRY);
     ASSERT(strstr(gr_error_message(), "the first process of this host gave up") != NULL);
     ASSERT(gr_clock_ns() - start_ns < 10000000000);
     ASSERT(waitpid(child, NULL, 0) == child);
@@ -368,12 +383,11 @@ TEST(weights_host_other_weights_are_refused)
     options = options_of(0, 2, 10);
     child = fork();
     if (child == 0) {
-        gr_weights_host_create(&weights, &model, names + 2, 1, &options);
+        create_and_share(&weights, &model, names + 2, 1, &options);
         _exit(0);
     }
     options.local_rank = 1;
-    ASSERT_INT(gr_weights_host_create(&weights, &model, names, GR_COUNT(names), &options),
-               GR_ERR_DATA);
+    ASSERT_INT(create_and_share(&weights, &model, names, GR_COUNT(names), &options), GR_ERR_DATA);
     ASSERT_TEXT(gr_error_message(),
                 "m: another process of this host shares other weights (found 262144 bytes, "
                 "expected 3670144 bytes, sealed)");

@@ -6,8 +6,8 @@ error: exit 1.
 
     tokenizer_vs_hf.py DUMP [--fixtures DIR] [--strings N] [--share S] [--only NAME] [--seed N]
 
-DUMP is the program tests/tokenizer_dump.c.  Needs the Python package `tokenizers`; exit 77 where it
-or the fixtures are missing.
+DUMP is the program tests/tokenizer_dump.c.  Needs the Python package `tokenizers`: exit 77 without.
+Where the fixtures are missing the made-up tokenizers alone are compared.
 """
 
 import argparse

@@ -98,7 +98,7 @@
       "decay of AdamW's first moment")                                                             \
     F(train., adam_beta2, REAL, "0.999", "[0, 1)", "", IDENTITY,                                   \
       "decay of AdamW's second moment")                                                            \
-    F(train., adam_epsilon, REAL, "1.0e-8", "[0, 1]", "", IDENTITY,                                \
+    F(train., adam_epsilon, REAL, "1.0e-8", "(0, 1]", "", IDENTITY,                                \
       "added to the root of AdamW's second moment")                                                \
     F(train., seed, INTEGER, "42", "[0, 4294967295]", "", IDENTITY,                                \
       "of the order of documents, the start of A and the dropout masks")                           \

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define HINT_AGAIN "the run goes on from its last checkpoint when it is started again"
+#define HINT_AGAIN "a training run goes on from its last checkpoint when it is started again"
 
 static const struct file_error {
     int error;
@@ -36,6 +36,7 @@ static const struct file_error {
     {ENOTDIR, GR_ERR_USAGE, "the path leads through a file (found a file, expected a folder)",
      "choose another place"},
     {EISDIR, GR_ERR_USAGE, "a folder has this name", "remove it or choose another place"},
+    {ENOENT, GR_ERR_USAGE, "the folder is gone or takes no new files", "choose another place"},
     {ENAMETOOLONG, GR_ERR_USAGE, "the name is too long", "choose a shorter path"},
     {ELOOP, GR_ERR_USAGE, "the symbolic links of the path form a loop", "choose another place"},
 };

@@ -36,7 +36,8 @@ gr_status gr_store_put_path(const char *path, const void *bytes, int64_t count)
     gr_status status = GR_OK;
     struct gr_store *store = NULL;
     const char *slash = strrchr(path, '/');
-    char *folder = slash == NULL ? gr_strdup(".") : gr_strndup(path, (size_t)(slash - path) + 1);
+    size_t length = slash == NULL ? 0 : (size_t)(slash - path);
+    char *folder = slash == NULL ? gr_strdup(".") : gr_strndup(path, length > 0 ? length : 1);
 
     GR_TRY(gr_store_open(&store, folder));
     GR_TRY(store->ops->put(store, slash == NULL ? path : slash + 1, bytes, count));

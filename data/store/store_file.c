@@ -9,6 +9,7 @@
 #include "data/store/file_error.h"
 #include "kernels/base/alloc.h"
 #include "kernels/base/clock.h"
+#include "kernels/base/failpoint.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -47,6 +48,20 @@ static gr_status fail_errno(const struct file_store *s, const char *key, const c
     gr_status status = gr_file_error(path, verb, error);
     gr_free(path);
     return status;
+}
+
+/* Stands before every call that asks something of the disk, so that a test can have it refused. */
+static bool refused(enum gr_failpoint point)
+{
+    if (!gr_failpoint_fails(point))
+        return false;
+    errno = EIO;
+    return true;
+}
+
+static bool op_refused(void)
+{
+    return refused(GR_FAILPOINT_STORE_OP);
 }
 
 /* ---- keys ------------------------------------------------------------------------------- */
@@ -105,8 +120,8 @@ static bool is_root(const char *folder)
 /* Returns an errno or 0. */
 static int sync_folder(int at, const char *folder)
 {
-    int fd = openat(at, folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int error = fd < 0 || fsync(fd) != 0 ? errno : 0;
+    int fd = op_refused() ? -1 : openat(at, folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int error = fd < 0 || op_refused() || fsync(fd) != 0 ? errno : 0;
 
     if (fd >= 0)
         close(fd);
@@ -125,7 +140,7 @@ static int make_folders(int at, const char *path)
     for (char *slash = strchr(made + 1, '/'); slash != NULL && error == 0;
          slash = strchr(slash + 1, '/')) {
         *slash = '\0';
-        if (mkdirat(at, made, 0777) == 0) {
+        if (!op_refused() && mkdirat(at, made, 0777) == 0) {
             above = folder_of(made);
             error = sync_folder(at, above);
             gr_free(above);
@@ -149,6 +164,8 @@ static gr_status sync_folders(const struct file_store *s, const char *key)
         error = sync_folder(s->root, folder);
     }
     gr_free(folder);
+    if (error == 0 && refused(GR_FAILPOINT_STORE_DURABLE))
+        error = errno;
     return error == 0 ? GR_OK : fail_errno(s, key, "made durable", error);
 }
 
@@ -168,18 +185,20 @@ static char *temp_name(const char *key)
 /* Opens a new file, making its folders.  Returns an errno or 0. */
 static int open_temp(const struct file_store *s, const char *temp, int *fd)
 {
-    int error = 0;
-
     for (int attempt = 0; attempt < TEMP_ATTEMPTS; attempt++) {
-        *fd = openat(s->root, temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-        error = *fd < 0 ? errno : 0;
-        if (error != ENOENT)
-            break;
+        int error;
+
+        *fd = op_refused() ? -1
+                           : openat(s->root, temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (*fd >= 0)
+            return 0;
+        if (errno != ENOENT)
+            return errno;
         error = make_folders(s->root, temp);
         if (error != 0 && error != ENOENT)
-            break;
+            return error;
     }
-    return error;
+    return ENOENT;
 }
 
 /* Returns an errno or 0. */
@@ -188,7 +207,7 @@ static int write_all(int fd, const void *bytes, int64_t count)
     const char *next = bytes;
 
     while (count > 0) {
-        ssize_t written = write(fd, next, (size_t)count);
+        ssize_t written = op_refused() ? -1 : write(fd, next, (size_t)count);
 
         if (written < 0 && errno != EINTR)
             return errno;
@@ -197,7 +216,16 @@ static int write_all(int fd, const void *bytes, int64_t count)
             count -= written;
         }
     }
-    return fsync(fd) == 0 ? 0 : errno;
+    if (refused(GR_FAILPOINT_STORE_WRITTEN) || op_refused() || fsync(fd) != 0)
+        return errno;
+    return refused(GR_FAILPOINT_STORE_SYNCED) ? errno : 0;
+}
+
+/* What cannot be removed now is removed when it is stale. */
+static void remove_temp(const struct file_store *s, const char *temp)
+{
+    if (!op_refused())
+        unlinkat(s->root, temp, 0);
 }
 
 /* The bytes, durable, under a temporary name beside `key`; the caller frees the name. */
@@ -216,7 +244,7 @@ static gr_status write_temp(const struct file_store *s, char **temp, const char 
     if (error == 0)
         return GR_OK;
     if (fd >= 0)
-        unlinkat(s->root, *temp, 0);
+        remove_temp(s, *temp);
     gr_free(*temp);
     *temp = NULL;
     return fail_errno(s, key, "written", error);
@@ -236,8 +264,8 @@ static int read_object(const struct file_store *s, struct gr_buffer *bytes, cons
                        int64_t offset, int64_t count)
 {
     struct stat info = {0};
-    int fd = openat(s->root, key, O_RDONLY | O_CLOEXEC);
-    int error = fd < 0 || fstat(fd, &info) != 0 ? errno : 0;
+    int fd = op_refused() ? -1 : openat(s->root, key, O_RDONLY | O_CLOEXEC);
+    int error = fd < 0 || op_refused() || fstat(fd, &info) != 0 ? errno : 0;
 
     gr_buffer_clear(bytes);
     if (error == ENOTDIR || (error == 0 && !S_ISREG(info.st_mode)))
@@ -246,8 +274,10 @@ static int read_object(const struct file_store *s, struct gr_buffer *bytes, cons
         count = info.st_size > offset ? info.st_size - offset : 0;
     gr_buffer_reserve(bytes, (size_t)count);
     while (error == 0 && (int64_t)bytes->length < count) {
-        ssize_t got = pread(fd, bytes->data + bytes->length, (size_t)count - bytes->length,
-                            offset + (int64_t)bytes->length);
+        ssize_t got = op_refused()
+                          ? -1
+                          : pread(fd, bytes->data + bytes->length, (size_t)count - bytes->length,
+                                  offset + (int64_t)bytes->length);
 
         if (got == 0) /* cut short meanwhile */
             break;
@@ -288,11 +318,13 @@ static gr_status file_put(struct gr_store *store, const char *key, const void *b
 
     GR_TRY(check_key(s, key));
     GR_TRY(write_temp(s, &temp, key, bytes, count));
-    if (renameat(s->root, temp, s->root, key) != 0) {
+    if (op_refused() || renameat(s->root, temp, s->root, key) != 0) {
         status = fail_errno(s, key, "written", errno);
-        unlinkat(s->root, temp, 0);
+        remove_temp(s, temp);
         goto out;
     }
+    if (refused(GR_FAILPOINT_STORE_NAMED))
+        GR_TRY(fail_errno(s, key, "made durable", errno));
     GR_TRY(sync_folders(s, key));
 out:
     gr_free(temp);
@@ -303,7 +335,7 @@ out:
  * an errno or 0; EOPNOTSUPP when the file system can do it in no way. */
 static int place_new(const struct file_store *s, const char *temp, const char *key)
 {
-    int error = linkat(s->root, temp, s->root, key, 0) == 0 ? 0 : errno;
+    int error = op_refused() || linkat(s->root, temp, s->root, key, 0) != 0 ? errno : 0;
 
     if (error == EPERM || error == EOPNOTSUPP || error == ENOSYS || error == EMLINK) {
         error = renameat2(s->root, temp, s->root, key, RENAME_NOREPLACE) == 0 ? 0 : errno;
@@ -312,7 +344,7 @@ static int place_new(const struct file_store *s, const char *temp, const char *k
         if (error == EINVAL || error == ENOSYS)
             error = EOPNOTSUPP;
     }
-    unlinkat(s->root, temp, 0);
+    remove_temp(s, temp);
     return error;
 }
 
@@ -340,6 +372,8 @@ static gr_status file_put_if_absent(struct gr_store *store, const char *key, con
     GR_TRY(check_key(s, key));
     GR_TRY(write_temp(s, &temp, key, bytes, count));
     error = place_new(s, temp, key);
+    if (error == 0 && refused(GR_FAILPOINT_STORE_NAMED))
+        error = errno;
     /* A network file system may lose the answer and refuse the second try: look whose it is. */
     if (error == 0 || holds(s, key, bytes, count)) {
         status = sync_folders(s, key);
@@ -368,14 +402,14 @@ static gr_status file_remove(struct gr_store *store, const char *key)
     int error = 0;
 
     GR_TRY(check_key(s, key));
-    if (unlinkat(s->root, key, 0) != 0) {
+    if (op_refused() || unlinkat(s->root, key, 0) != 0) {
         if (errno != ENOENT && errno != ENOTDIR)
             status = fail_errno(s, key, "removed", errno);
         goto out;
     }
     /* Folders left empty go too; the first that stays is synced. */
     folder = folder_of(key);
-    while (!is_root(folder) && unlinkat(s->root, folder, AT_REMOVEDIR) == 0)
+    while (!is_root(folder) && !op_refused() && unlinkat(s->root, folder, AT_REMOVEDIR) == 0)
         cut_last_part(folder);
     error = sync_folder(s->root, folder);
     if (error != 0 && error != ENOENT)
@@ -393,6 +427,24 @@ static bool starts_with(const char *text, const char *prefix)
 static int list_folder(struct gr_store_list *list, int at, const char *name, const char *path,
                        const char *prefix);
 
+static void add_entry(struct gr_store_list *list, const char *key, int64_t bytes)
+{
+    list->entry = gr_realloc(list->entry, list->count + 1, sizeof *list->entry);
+    list->entry[list->count++] = (struct gr_store_entry){.key = gr_strdup(key), .bytes = bytes};
+}
+
+/* *info <- what the link leads to; it stays the link's own if that is nothing of ours.  Returns an
+ * errno or 0. */
+static int follow_link(int folder, const char *name, struct stat *info)
+{
+    struct stat target;
+    int error = op_refused() || fstatat(folder, name, &target, 0) != 0 ? errno : 0;
+
+    if (error == 0)
+        *info = target;
+    return error == ENOENT || error == ENOTDIR || error == ELOOP || error == EACCES ? 0 : error;
+}
+
 /* One name of the open folder `folder`, whose keys start with `path`: an object, a folder to walk,
  * or nothing of ours.  Links to files are followed, links to folders are not. */
 static int list_name(struct gr_store_list *list, int folder, const char *name, const char *path,
@@ -403,18 +455,18 @@ static int list_name(struct gr_store_list *list, int folder, const char *name, c
     char *below = gr_format("%s/", key);
     int error = 0;
 
-    if (fstatat(folder, name, &info, AT_SYMLINK_NOFOLLOW) != 0) {
+    if (op_refused() || fstatat(folder, name, &info, AT_SYMLINK_NOFOLLOW) != 0) {
         error = errno == ENOENT ? 0 : errno; /* gone meanwhile */
     } else if (is_temp(name)) {
         remove_if_stale(folder, name, &info);
     } else if (S_ISDIR(info.st_mode)) {
         if (starts_with(below, prefix) || starts_with(prefix, below))
             error = list_folder(list, folder, name, below, prefix);
-    } else if (starts_with(key, prefix) && fstatat(folder, name, &info, 0) == 0 &&
-               S_ISREG(info.st_mode)) {
-        list->entry = gr_realloc(list->entry, list->count + 1, sizeof *list->entry);
-        list->entry[list->count++] =
-            (struct gr_store_entry){.key = gr_strdup(key), .bytes = info.st_size};
+    } else if (starts_with(key, prefix)) {
+        if (S_ISLNK(info.st_mode))
+            error = follow_link(folder, name, &info);
+        if (error == 0 && S_ISREG(info.st_mode))
+            add_entry(list, key, info.st_size);
     }
     gr_free(below);
     gr_free(key);
@@ -425,7 +477,7 @@ static int list_name(struct gr_store_list *list, int folder, const char *name, c
 static int list_folder(struct gr_store_list *list, int at, const char *name, const char *path,
                        const char *prefix)
 {
-    int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd = op_refused() ? -1 : openat(at, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *folder = fd < 0 ? NULL : fdopendir(fd);
     struct dirent *entry = NULL;
     int error = 0;
@@ -438,7 +490,7 @@ static int list_folder(struct gr_store_list *list, int at, const char *name, con
     }
     while (error == 0) {
         errno = 0;
-        entry = readdir(folder);
+        entry = op_refused() ? NULL : readdir(folder);
         if (entry == NULL) {
             error = errno;
             break;
@@ -495,7 +547,7 @@ gr_status gr_store_file_open(struct gr_store **store, const char *url, const cha
 {
     struct file_store *s = NULL;
     char *folder = gr_format("%s/", path);
-    int root = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int root = op_refused() ? -1 : open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     int error = root < 0 ? errno : 0;
 
     if (error == ENOENT) {

@@ -35,7 +35,7 @@ static bool reserve(struct gr_text *text, int64_t count)
 void gr_text_init(struct gr_text *text, const char *input, int64_t length)
 {
     memset(text, 0, sizeof *text);
-    if (length == 0 || !reserve(text, length))
+    if (length <= 0 || !reserve(text, length))
         return;
     memcpy(text->bytes, input, (size_t)length);
     for (int32_t i = 0; i < (int32_t)length; i++)

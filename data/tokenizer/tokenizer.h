@@ -14,7 +14,8 @@ struct gr_encoding {
     uint32_t *ids;
     int64_t *begin, *end; /* bytes of the input text the token stands for; begin == end for tokens
                              the post-processor added.  Tokens that share a character (byte
-                             fallback, byte-level) all carry the exact bytes they hold */
+                             fallback, byte-level) all carry the exact bytes they hold, and spaces
+                             count: `tokenizers` with trim_offsets false */
     int64_t count, capacity;
 };
 

@@ -4,6 +4,7 @@
 
 /* name, what it does */
 #define GR_ENV_LIST(X)                                                                             \
+    X(GRAFT_FAIL, "kills, stops, delays or fails at a named place: for tests (failpoint.h)")       \
     X(GRAFT_ISA, "forces the CPU instruction set: v3 (AVX2) or v4 (AVX-512)")                      \
     X(OMPI_COMM_WORLD_SIZE, "set by mpirun: graft joins the MPI job")                              \
     X(OMPI_COMM_WORLD_LOCAL_RANK, "set by mpirun: rank among the processes of this host")          \

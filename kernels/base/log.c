@@ -66,16 +66,28 @@ void gr_warn(const char *format, ...)
     va_end(args);
 }
 
-void gr_print_error(void)
+static void print_error(const char *who)
 {
     const char *hint = gr_error_hint();
 
     flockfile(stderr);
     if (clear_bar != NULL)
         clear_bar(the_bar);
+    fprintf(stderr, "graft: error: %s%s\n", who, gr_error_message());
     if (hint[0] != '\0')
-        fprintf(stderr, "graft: error: %s\n  hint: %s\n", gr_error_message(), hint);
-    else
-        fprintf(stderr, "graft: error: %s\n", gr_error_message());
+        fprintf(stderr, "  hint: %s\n", hint);
     funlockfile(stderr);
+}
+
+void gr_print_error(void)
+{
+    print_error("");
+}
+
+void gr_print_error_of_rank(const char *rank)
+{
+    char who[32];
+
+    snprintf(who, sizeof who, "rank %s: ", rank);
+    print_error(who);
 }

@@ -20,5 +20,7 @@ void gr_warn(const char *format, ...)
 /* Prints the thread's failure message: "graft: error: PLACE: what" and "  hint: ...".  Whether this
  * rank is the one to print is the caller's decision. */
 void gr_print_error(void);
+/* Likewise for a failure of one rank that the others may not know: "graft: error: rank 3: ...". */
+void gr_print_error_of_rank(const char *rank);
 
 #endif

@@ -46,6 +46,7 @@ gr_status gr_fail(gr_status status, const char *place, const char *hint, const c
     if (error->status != GR_OK)
         return error->status;
     error->status = status;
+    error->is_shared = false;
     if (place != NULL && place[0] != '\0')
         length = snprintf(error->message, sizeof error->message, "%s: ", place);
     if (length < 0 || (size_t)length >= sizeof error->message)
@@ -80,6 +81,11 @@ const char *gr_error_hint(void)
 bool gr_error_is_set(void)
 {
     return last_error.status != GR_OK;
+}
+
+bool gr_error_is_shared(void)
+{
+    return last_error.is_shared;
 }
 
 void gr_error_clear(void)

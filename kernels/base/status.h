@@ -49,10 +49,12 @@ void gr_hint(const char *format, ...) __attribute__((format(printf, 1, 2)));
 const char *gr_error_message(void);
 const char *gr_error_hint(void);
 bool gr_error_is_set(void);
+bool gr_error_is_shared(void);
 void gr_error_clear(void);
 /* Moves a message between threads: take it where it happened, put it where it is reported. */
 struct gr_error {
     gr_status status;
+    bool is_shared; /* every rank of the job has it: the one that speaks prints it */
     char message[1024];
     char hint[512];
 };

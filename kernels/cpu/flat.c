@@ -1,13 +1,9 @@
 /* Sums over spans and the element-wise ops of the flat buffers. */
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/rows.h"
+#include "kernels/cpu/tiles.h"
 
 #include <string.h>
-
-static int64_t smaller(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
 
 static double sum_f64(const double *x, int64_t n)
 {
@@ -16,7 +12,7 @@ static double sum_f64(const double *x, int64_t n)
     for (int64_t begin = 0; begin < n; begin += GR_CHUNK) {
         double partial = 0;
 
-        for (int64_t i = begin; i < smaller(begin + GR_CHUNK, n); i++)
+        for (int64_t i = begin; i < gr_smaller(begin + GR_CHUNK, n); i++)
             partial += x[i];
         sum += partial;
     }
@@ -57,11 +53,12 @@ void GR_CPU(sum_squares)(struct gr_device *dev, gr_tensor out, gr_tensor x)
 
 #pragma omp parallel for num_threads(dev->threads)
     for (int64_t b = 0; b < blocks; b++) {
-        int64_t end = smaller((b + 1) * block, n);
+        int64_t end = gr_smaller((b + 1) * block, n);
 
         partial[b] = 0;
         for (int64_t i = b * block; i < end; i += GR_CHUNK)
-            partial[b] += gr_sum_squares_f32((const float *)x.data + i, smaller(GR_CHUNK, end - i));
+            partial[b] +=
+                gr_sum_squares_f32((const float *)x.data + i, gr_smaller(GR_CHUNK, end - i));
     }
     for (int64_t b = 0; b < blocks; b++)
         sum += partial[b];
@@ -90,7 +87,7 @@ static struct piece piece_at(const struct pieces *p, int64_t index)
 {
     int64_t begin = index % p->per_row * GR_CHUNK;
 
-    return (struct piece){index / p->per_row, begin, smaller(GR_CHUNK, p->columns - begin)};
+    return (struct piece){index / p->per_row, begin, gr_smaller(GR_CHUNK, p->columns - begin)};
 }
 
 void GR_CPU(scale)(struct gr_device *dev, gr_tensor x, float factor)

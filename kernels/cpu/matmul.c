@@ -91,3 +91,12 @@ void gr_cpu_matmul_limit_isa(const char *isa)
     if (strcmp(isa, "v3") == 0)
         dnnl_set_max_cpu_isa(dnnl_cpu_isa_avx2);
 }
+
+const char *gr_cpu_matmul_library(void)
+{
+    static char text[64];
+    const dnnl_version_t *version = dnnl_version();
+
+    snprintf(text, sizeof text, "oneDNN %d.%d.%d", version->major, version->minor, version->patch);
+    return text;
+}

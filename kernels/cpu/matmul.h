@@ -18,4 +18,7 @@ void gr_cpu_matmul_tn(gr_tensor c, gr_tensor a, gr_tensor b, float alpha, float 
  * a CPU that knows no more.  Has an effect only before the first product of the process. */
 void gr_cpu_matmul_limit_isa(const char *isa);
 
+/* "oneDNN 2.6.3": the library that is loaded. */
+const char *gr_cpu_matmul_library(void);
+
 #endif

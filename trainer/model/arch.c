@@ -72,12 +72,25 @@ static gr_status read_feature(bool *value, struct feature feature, const struct 
     return feature.key == NULL ? GR_OK : gr_json_bool(value, config, feature.key);
 }
 
+static gr_status refuse_partial_rotary(const struct gr_json *json)
+{
+    gr_status status = GR_OK;
+    double partial_rotary = 1;
+
+    GR_TRY(gr_json_number(&partial_rotary, json, "partial_rotary_factor"));
+    if (partial_rotary != 1)
+        status = gr_fail(GR_ERR_DATA, json->place, "partly rotated heads are not implemented",
+                         "partial_rotary_factor (found %g, expected 1)", partial_rotary);
+out:
+    return status;
+}
+
 /* Values the engine does not compute with, and must therefore have their neutral value. */
 static gr_status refuse_unsupported(const struct gr_json *config)
 {
     gr_status status = GR_OK;
     const char *act = "silu";
-    double dropout = 0, partial_rotary = 1;
+    double dropout = 0;
 
     GR_TRY(gr_json_text(&act, config, "hidden_act"));
     if (strcmp(act, "silu") != 0)
@@ -87,10 +100,7 @@ static gr_status refuse_unsupported(const struct gr_json *config)
     if (dropout != 0)
         return gr_fail(GR_ERR_DATA, config->place, "set attention_dropout to 0 in config.json",
                        "attention_dropout (found %g, expected 0)", dropout);
-    GR_TRY(gr_json_number(&partial_rotary, config, "partial_rotary_factor"));
-    if (partial_rotary != 1)
-        return gr_fail(GR_ERR_DATA, config->place, "partly rotated heads are not implemented",
-                       "partial_rotary_factor (found %g, expected 1)", partial_rotary);
+    GR_TRY(refuse_partial_rotary(config));
     if (gr_json_has(config, "quantization_config"))
         return gr_fail(GR_ERR_DATA, config->place,
                        "use the unquantized model directory (bf16, f16 or f32 safetensors)",
@@ -108,8 +118,8 @@ static gr_status read_yarn(struct gr_rope_config *rope, const struct gr_json *di
     rope->beta_fast = 32;
     rope->beta_slow = 1;
     rope->truncate = true;
-    GR_TRY(gr_json_number(&rope->beta_fast, dict, "beta_fast"));
-    GR_TRY(gr_json_number(&rope->beta_slow, dict, "beta_slow"));
+    GR_TRY(gr_json_number_in(&rope->beta_fast, dict, "beta_fast", 1e-6, 1e6));
+    GR_TRY(gr_json_number_in(&rope->beta_slow, dict, "beta_slow", 1e-6, 1e6));
     GR_TRY(gr_json_bool(&rope->truncate, dict, "truncate"));
     GR_TRY(gr_json_number(&attention_factor, dict, "attention_factor"));
     GR_TRY(gr_json_number(&mscale, dict, "mscale"));
@@ -141,6 +151,7 @@ static gr_status read_rope(struct gr_model_config *c, const struct gr_json *conf
                                                                  : "rope_scaling"));
     if (dict.value == NULL)
         goto out;
+    GR_TRY(refuse_partial_rotary(&dict));
     GR_TRY(gr_json_number(&rope->theta, &dict, "rope_theta"));
     GR_TRY(gr_json_text(&kind, &dict, "type"));
     GR_TRY(gr_json_text(&kind, &dict, "rope_type"));
@@ -159,14 +170,18 @@ static gr_status read_rope(struct gr_model_config *c, const struct gr_json *conf
     GR_TRY(gr_json_need(&dict, "factor"));
     GR_TRY(gr_json_number(&rope->factor, &dict, "factor"));
     rope->original_max_position_embeddings = (double)c->max_position_embeddings;
-    GR_TRY(gr_json_number(&rope->original_max_position_embeddings, &dict,
-                          "original_max_position_embeddings"));
+    GR_TRY(gr_json_number_in(&rope->original_max_position_embeddings, &dict,
+                             "original_max_position_embeddings", 1, 1e12));
     if (rope->kind == GR_ROPE_LLAMA3) {
         GR_TRY(gr_json_need(&dict, "low_freq_factor"));
         GR_TRY(gr_json_need(&dict, "high_freq_factor"));
         GR_TRY(gr_json_need(&dict, "original_max_position_embeddings"));
-        GR_TRY(gr_json_number(&rope->low_freq_factor, &dict, "low_freq_factor"));
-        GR_TRY(gr_json_number(&rope->high_freq_factor, &dict, "high_freq_factor"));
+        GR_TRY(gr_json_number_in(&rope->low_freq_factor, &dict, "low_freq_factor", 1e-6, 1e6));
+        GR_TRY(gr_json_number_in(&rope->high_freq_factor, &dict, "high_freq_factor", 1e-6, 1e6));
+        if (rope->high_freq_factor <= rope->low_freq_factor)
+            GR_TRY(gr_fail(GR_ERR_DATA, dict.place, "config.json is damaged",
+                           "high_freq_factor (found %g, expected more than low_freq_factor %g)",
+                           rope->high_freq_factor, rope->low_freq_factor));
     }
     if (rope->kind == GR_ROPE_YARN)
         GR_TRY(read_yarn(rope, &dict));
@@ -176,6 +191,13 @@ static gr_status read_rope(struct gr_model_config *c, const struct gr_json *conf
 out:
     gr_json_release(&dict);
     return status;
+}
+
+/* What transformers takes for an absent key depends on its version and on the architecture; an
+ * explicit null is none. */
+static gr_status need_window_key(const struct gr_json *config, const char *key)
+{
+    return json_object_get(config->value, key) == NULL ? gr_json_need(config, key) : GR_OK;
 }
 
 static gr_status read_window(struct gr_model_config *c, const struct arch *arch,
@@ -188,20 +210,42 @@ static gr_status read_window(struct gr_model_config *c, const struct arch *arch,
         return GR_OK;
     if (arch->window_switch != NULL)
         GR_TRY(gr_json_bool(&is_on, config, arch->window_switch));
-    if (!is_on || !gr_json_has(config, "sliding_window"))
+    if (!is_on)
+        return GR_OK;
+    GR_TRY(need_window_key(config, "sliding_window"));
+    if (!gr_json_has(config, "sliding_window"))
         return GR_OK;
     GR_TRY(gr_json_int(&c->sliding_window, config, "sliding_window", 1, INT32_MAX));
-    if (arch->window_switch != NULL)
+    if (arch->window_switch != NULL) {
+        GR_TRY(gr_json_need(config, "max_window_layers"));
         GR_TRY(gr_json_int(&c->window_from, config, "max_window_layers", 0, INT32_MAX));
+    }
 out:
     return status;
 }
 
-/* Token ids: one, or a list of which the first counts. */
-static gr_status read_eos(struct gr_model_config *c, const struct gr_json *config)
+/* The list of newer files says for each layer what the keys of read_window said before. */
+static gr_status check_layer_types(const struct gr_model_config *c, const struct gr_json *config)
 {
-    c->eos = -1;
-    return gr_json_first_int(&c->eos, config, "eos_token_id");
+    const json_t *list = json_object_get(config->value, "layer_types");
+
+    if (list == NULL || json_is_null(list))
+        return GR_OK;
+    if (!json_is_array(list) || (int64_t)json_array_size(list) != c->layers)
+        return gr_fail(GR_ERR_DATA, config->place, "config.json is damaged",
+                       "layer_types (found %s of %zu, expected a list of %lld)",
+                       gr_json_type_name(list), json_array_size(list), (long long)c->layers);
+    for (int64_t i = 0; i < c->layers; i++) {
+        const char *found = json_string_value(json_array_get(list, (size_t)i));
+        const char *expected = gr_model_window(c, i) > 0 ? "sliding_attention" : "full_attention";
+
+        if (found == NULL || strcmp(found, expected) != 0)
+            return gr_fail(GR_ERR_DATA, config->place,
+                           "layers of other types, or in another order, are not implemented",
+                           "layer_types: layer %lld (found %.80s, expected %s)", (long long)i,
+                           found == NULL ? "no text" : found, expected);
+    }
+    return GR_OK;
 }
 
 struct size_key {
@@ -276,17 +320,18 @@ gr_status gr_model_config_load(struct gr_model_config *c, const char *directory)
     GR_TRY(read_sizes(c, &config));
     GR_TRY(check_heads(c, arch, &config));
     c->rms_norm_eps = 1e-6;
-    GR_TRY(gr_json_number(&c->rms_norm_eps, &config, "rms_norm_eps"));
+    GR_TRY(gr_json_number_in(&c->rms_norm_eps, &config, "rms_norm_eps", 1e-20, 1));
     GR_TRY(gr_json_bool(&c->tie_word_embeddings, &config, "tie_word_embeddings"));
     GR_TRY(read_feature(&c->qkv_bias, arch->qkv_bias, &config));
     GR_TRY(read_feature(&c->o_bias, arch->o_bias, &config));
     GR_TRY(read_feature(&c->mlp_bias, arch->mlp_bias, &config));
     GR_TRY(read_window(c, arch, &config));
+    GR_TRY(check_layer_types(c, &config));
     GR_TRY(read_rope(c, &config, arch->rope_theta));
     if (!(c->rope.theta > 0))
         GR_TRY(gr_fail(GR_ERR_DATA, path, "config.json is damaged",
                        "rope_theta (found %g, expected more than 0)", c->rope.theta));
-    GR_TRY(read_eos(c, &config));
+    GR_TRY(gr_json_ints(c->eos, &c->eos_count, GR_MODEL_MAX_EOS, &config, "eos_token_id"));
     GR_TRY(refuse_unsupported(&config));
 out:
     gr_json_release(&config);

@@ -22,6 +22,8 @@ struct gr_rope_config {
     bool truncate;                            /* yarn: correction range rounded to whole dims */
 };
 
+enum { GR_MODEL_MAX_EOS = 16 };
+
 struct gr_model_config {
     const char *model_type;
     int64_t vocab_size;        /* V */
@@ -38,7 +40,8 @@ struct gr_model_config {
     int64_t sliding_window; /* rows; 0: none */
     int64_t window_from;    /* layers >= this one slide (0: all) */
     struct gr_rope_config rope;
-    int64_t eos; /* first eos_token_id, -1 if none */
+    int64_t eos[GR_MODEL_MAX_EOS]; /* eos_token_id: each ends a text */
+    int64_t eos_count;
 };
 
 /* Reads directory/config.json.  Errors: ERR_DATA / ERR_NOT_FOUND naming the key, with what was

@@ -58,6 +58,28 @@ int64_t gr_module_out(const struct gr_model_config *config, enum gr_module modul
     }
 }
 
+static const char *const init_words[] = {
+    [GR_LORA_INIT_TRUE] = "true",
+    [GR_LORA_INIT_GAUSSIAN] = "gaussian",
+    [GR_LORA_INIT_FALSE] = "false",
+};
+
+const char *gr_lora_init_word(enum gr_lora_init init)
+{
+    return init_words[init];
+}
+
+bool gr_lora_init_find(enum gr_lora_init *init, const char *word)
+{
+    for (int i = 0; i < (int)GR_COUNT(init_words); i++) {
+        if (strcmp(init_words[i], word) == 0) {
+            *init = (enum gr_lora_init)i;
+            return true;
+        }
+    }
+    return false;
+}
+
 static void copy_pattern(struct gr_name_map *to, const struct gr_name_map *from)
 {
     to->count = from->count;
@@ -119,35 +141,63 @@ static bool is_suffix(const char *name, const char *target)
     return n == t || name[n - t - 1] == '.';
 }
 
-/* Marks in `used` which entries of the list matched. */
-static gr_status is_target(bool *result, bool *used, const struct gr_lora_config *config,
-                           const char *name)
-{
-    *result = false;
-    if (config->target_regex != NULL) {
-        if (strcmp(config->target_regex, "all-linear") == 0)
-            *result = true;
-        else
-            return gr_name_full_match(result, config->target_regex, name, "lora.target_modules");
-        return GR_OK;
-    }
-    for (int64_t i = 0; i < config->target_count; i++) {
-        if (is_suffix(name, config->target_modules[i]))
-            *result = used[i] = true;
-    }
-    return GR_OK;
-}
+/* The expressions of a configuration, compiled, and which entries of its list matched. */
+struct matcher {
+    struct gr_name_patterns target, rank, alpha;
+    bool *used;
+};
 
-static gr_status add_matrix(struct gr_adapter *adapter, const struct gr_model_config *model,
-                            int64_t layer, enum gr_module module, const char *name)
+static gr_status matcher_init(struct matcher *m, const struct gr_lora_config *config)
 {
     gr_status status = GR_OK;
+    const char *target = config->target_regex;
+
+    m->used = GR_NEW_ARRAY(bool, config->target_count);
+    if (target != NULL && strcmp(target, "all-linear") == 0)
+        target = ".*";
+    if (target != NULL)
+        GR_TRY(gr_name_patterns_init(&m->target, target, "lora.target_modules"));
+    GR_TRY(gr_name_patterns_init_map(&m->rank, &config->rank_pattern, "lora.rank_pattern"));
+    GR_TRY(gr_name_patterns_init_map(&m->alpha, &config->alpha_pattern, "lora.alpha_pattern"));
+out:
+    return status;
+}
+
+static void matcher_release(struct matcher *m)
+{
+    gr_name_patterns_release(&m->target);
+    gr_name_patterns_release(&m->rank);
+    gr_name_patterns_release(&m->alpha);
+    gr_free(m->used);
+}
+
+static bool is_target(struct matcher *m, const struct gr_lora_config *config, const char *name)
+{
+    bool result = gr_name_patterns_find(&m->target, name) >= 0;
+
+    for (int64_t i = 0; i < config->target_count; i++) {
+        if (is_suffix(name, config->target_modules[i]))
+            result = m->used[i] = true;
+    }
+    return result;
+}
+
+static double value_for(const struct gr_name_patterns *patterns, const char *name, double otherwise)
+{
+    int64_t i = gr_name_patterns_find(patterns, name);
+
+    return i < 0 ? otherwise : patterns->value[i];
+}
+
+static void add_matrix(struct gr_adapter *adapter, const struct gr_model_config *model,
+                       int64_t layer, enum gr_module module, const char *name,
+                       const struct matcher *m)
+{
     const struct gr_lora_config *config = &adapter->config;
     struct gr_lora_matrix *matrix = &adapter->matrix[adapter->count];
-    double r = (double)config->r, alpha = config->lora_alpha;
+    double r = value_for(&m->rank, name, (double)config->r);
+    double alpha = value_for(&m->alpha, name, config->lora_alpha);
 
-    GR_TRY(gr_name_map_lookup(&r, &config->rank_pattern, name, "lora.rank_pattern"));
-    GR_TRY(gr_name_map_lookup(&alpha, &config->alpha_pattern, name, "lora.alpha_pattern"));
     *matrix = (struct gr_lora_matrix){.layer = (int)layer,
                                       .module = module,
                                       .r = (int64_t)r,
@@ -160,8 +210,6 @@ static gr_status add_matrix(struct gr_adapter *adapter, const struct gr_model_co
     matrix->end = matrix->b_begin + gr_mul(matrix->out, matrix->r);
     adapter->elements = matrix->end;
     adapter->count++;
-out:
-    return status;
 }
 
 static gr_status check_sizes(const struct gr_lora_config *config)
@@ -205,33 +253,31 @@ gr_status gr_adapter_create(struct gr_adapter **out, const struct gr_model_confi
 {
     gr_status status = GR_OK;
     struct gr_adapter *adapter = GR_NEW(struct gr_adapter);
-    bool *used = GR_NEW_ARRAY(bool, config->target_count);
+    struct matcher matcher = {0};
     char name[64];
 
     *out = NULL;
     gr_lora_config_copy(&adapter->config, config);
     GR_TRY(check_sizes(config));
+    GR_TRY(matcher_init(&matcher, &adapter->config));
     adapter->matrix = GR_NEW_ARRAY(struct gr_lora_matrix, gr_mul(model->layers, GR_MODULE_COUNT));
     adapter->place = GR_NEW_ARRAY(int64_t, gr_mul(model->layers, GR_MODULE_COUNT));
     for (int64_t layer = 0; layer < model->layers; layer++) {
         for (int module = 0; module < GR_MODULE_COUNT; module++) {
-            bool is_adapted = false;
-
             linear_name(name, layer, (enum gr_module)module);
             adapter->place[layer * GR_MODULE_COUNT + module] = -1;
-            GR_TRY(is_target(&is_adapted, used, config, name));
-            if (!is_adapted)
+            if (!is_target(&matcher, config, name))
                 continue;
             adapter->place[layer * GR_MODULE_COUNT + module] = adapter->count;
-            GR_TRY(add_matrix(adapter, model, layer, (enum gr_module)module, name));
+            add_matrix(adapter, model, layer, (enum gr_module)module, name, &matcher);
         }
     }
-    GR_TRY(report_unmatched(adapter, used));
+    GR_TRY(report_unmatched(adapter, matcher.used));
     *out = adapter;
     adapter = NULL;
 out:
+    matcher_release(&matcher);
     gr_adapter_destroy(adapter);
-    gr_free(used);
     return status;
 }
 

@@ -49,6 +49,12 @@ enum gr_lora_init {
     GR_LORA_INIT_FALSE     /* A as above, B uniform in +-1/sqrt(r): not the base model at first */
 };
 
+/* The word of PEFT and of the configuration for it: "true", "gaussian", "false". */
+const char *gr_lora_init_word(enum gr_lora_init init);
+bool gr_lora_init_find(enum gr_lora_init *init, const char *word);
+
+enum { GR_LORA_MAX_R = 65536 }; /* as the configuration has it */
+
 /* The words of PEFT's LoraConfig. */
 struct gr_lora_config {
     int64_t r;

@@ -1,4 +1,6 @@
-/* Module-name patterns on Oniguruma with Python's syntax.  See name_match.h. */
+/* Module-name patterns on Oniguruma.  See name_match.h.
+ * In Python's syntax, because these expressions are written for Python's re; those of a tokenizer
+ * (data/tokenizer/pattern.c) are written for Oniguruma's own. */
 #include "trainer/model/name_match.h"
 
 #include "kernels/base/alloc.h"
@@ -6,19 +8,20 @@
 #include <oniguruma.h>
 #include <string.h>
 
-static gr_status match(bool *matches, const char *expression, const char *shown, const char *name,
-                       const char *key)
+/* whole: what is compiled; shown: what the user wrote. */
+static gr_status compile(struct gr_name_patterns *patterns, char *whole, const char *shown,
+                         const char *key)
 {
     OnigEncoding encoding = ONIG_ENCODING_UTF8;
     OnigErrorInfo info;
     regex_t *regex = NULL;
-    const OnigUChar *begin = (const OnigUChar *)expression, *text = (const OnigUChar *)name;
-    size_t length = strlen(name);
+    const OnigUChar *begin = (const OnigUChar *)whole;
     int result;
 
     onig_initialize(&encoding, 1);
-    result = onig_new(&regex, begin, begin + strlen(expression), ONIG_OPTION_NONE, encoding,
+    result = onig_new(&regex, begin, begin + strlen(whole), ONIG_OPTION_NONE, encoding,
                       ONIG_SYNTAX_PYTHON, &info);
+    gr_free(whole);
     if (result != ONIG_NORMAL) {
         OnigUChar reason[ONIG_MAX_ERROR_MESSAGE_LEN] = "";
 
@@ -28,36 +31,47 @@ static gr_status match(bool *matches, const char *expression, const char *shown,
                        "modules)",
                        (const char *)reason, shown);
     }
-    *matches = onig_match(regex, text, text + length, text, NULL, ONIG_OPTION_NONE) == (int)length;
-    onig_free(regex);
+    patterns->compiled[patterns->count++] = regex;
     return GR_OK;
 }
 
-gr_status gr_name_full_match(bool *matches, const char *expression, const char *name,
-                             const char *key)
+gr_status gr_name_patterns_init(struct gr_name_patterns *patterns, const char *expression,
+                                const char *key)
 {
-    char *whole = gr_format("(?:%s)\\Z", expression);
-    gr_status status = match(matches, whole, expression, name, key);
+    *patterns = (struct gr_name_patterns){.compiled = GR_NEW_ARRAY(void *, 1)};
+    return compile(patterns, gr_format("(?:%s)\\Z", expression), expression, key);
+}
 
-    gr_free(whole);
+gr_status gr_name_patterns_init_map(struct gr_name_patterns *patterns,
+                                    const struct gr_name_map *map, const char *key)
+{
+    gr_status status = GR_OK;
+
+    *patterns = (struct gr_name_patterns){.compiled = GR_NEW_ARRAY(void *, map->count),
+                                          .value = map->value};
+    for (int64_t i = 0; i < map->count; i++)
+        GR_TRY(compile(patterns, gr_format("(.*\\.)?(%s)\\Z", map->key[i]), map->key[i], key));
+out:
     return status;
 }
 
-gr_status gr_name_map_lookup(double *value, const struct gr_name_map *map, const char *name,
-                             const char *key)
+void gr_name_patterns_release(struct gr_name_patterns *patterns)
 {
-    gr_status status = GR_OK;
-    bool matches = false;
+    for (int64_t i = 0; i < patterns->count; i++)
+        onig_free(patterns->compiled[i]);
+    gr_free(patterns->compiled);
+    memset(patterns, 0, sizeof *patterns);
+}
 
-    for (int64_t i = 0; i < map->count && !matches; i++) {
-        char *whole = gr_format("(.*\\.)?(%s)\\Z", map->key[i]);
+int64_t gr_name_patterns_find(const struct gr_name_patterns *patterns, const char *name)
+{
+    const OnigUChar *text = (const OnigUChar *)name;
+    int length = (int)strlen(name);
 
-        status = match(&matches, whole, map->key[i], name, key);
-        gr_free(whole);
-        GR_TRY(status);
-        if (matches)
-            *value = map->value[i];
+    for (int64_t i = 0; i < patterns->count; i++) {
+        if (onig_match(patterns->compiled[i], text, text + length, text, NULL, ONIG_OPTION_NONE) ==
+            length)
+            return i;
     }
-out:
-    return status;
+    return -1;
 }

@@ -4,14 +4,23 @@
 
 #include "trainer/model/lora.h"
 
-/* re.fullmatch(expression, name).  `key` is the configuration's, for messages.
- * Errors, here and below: ERR_USAGE when the expression is broken. */
-gr_status gr_name_full_match(bool *matches, const char *expression, const char *name,
-                             const char *key);
+/* Expressions compiled once, to be matched with the name of every linear. */
+struct gr_name_patterns {
+    void **compiled;     /* [count] */
+    const double *value; /* [count] borrowed from the map */
+    int64_t count;
+};
 
-/* The value of the first key k of the map with re.match(rf"(.*\.)?({k})$", name), else *value stays
- * as it is. */
-gr_status gr_name_map_lookup(double *value, const struct gr_name_map *map, const char *name,
-                             const char *key);
+/* One expression for re.fullmatch(expression, name).  `key` is the configuration's, for messages.
+ * Errors, here and below: ERR_USAGE when an expression is broken. */
+gr_status gr_name_patterns_init(struct gr_name_patterns *patterns, const char *expression,
+                                const char *key);
+/* For each key k of the map re.match(rf"(.*\.)?({k})$", name).  The map must stay. */
+gr_status gr_name_patterns_init_map(struct gr_name_patterns *patterns,
+                                    const struct gr_name_map *map, const char *key);
+void gr_name_patterns_release(struct gr_name_patterns *patterns);
+
+/* The first that matches, -1: none. */
+int64_t gr_name_patterns_find(const struct gr_name_patterns *patterns, const char *name);
 
 #endif

@@ -2,7 +2,6 @@
 #include "trainer/model/peft_files.h"
 
 #include "data/json.h"
-#include "data/safetensors.h"
 #include "kernels/base/alloc.h"
 #include "kernels/base/widen.h"
 
@@ -45,10 +44,22 @@ static const struct {
     const char *key, *value;
 } free_settings[] = {
     {"inference_mode", "true"},
-    {"init_lora_weights", "true"},
     {"megatron_core", "\"megatron.core\""},
     {"peft_version", "\"0.21.2\""},
     {"revision", "null"},
+};
+/* Settings of gr_lora_config, and two that say nothing alone. */
+static const char *const other_settings[] = {
+    "alpha_pattern",
+    "base_model_name_or_path",
+    "init_lora_weights",
+    "lora_alpha",
+    "lora_dropout",
+    "qalora_group_size",
+    "r",
+    "rank_pattern",
+    "target_modules",
+    "use_rslora",
 };
 
 static json_t *parse_value(const char *text)
@@ -63,6 +74,14 @@ static json_t *number(double value)
 {
     return value == floor(value) && fabs(value) < 1e15 ? json_integer((json_int_t)value)
                                                        : json_real(value);
+}
+
+/* true, false or a text. */
+static json_t *init_value(enum gr_lora_init init)
+{
+    const char *word = gr_lora_init_word(init);
+
+    return init == GR_LORA_INIT_GAUSSIAN ? json_string(word) : parse_value(word);
 }
 
 static json_t *pattern_object(const struct gr_name_map *pattern)
@@ -116,6 +135,7 @@ void gr_peft_write_config(struct gr_buffer *json, const struct gr_adapter *adapt
     for (int64_t i = 0; i < GR_COUNT(free_settings); i++)
         json_object_set_new(object, free_settings[i].key, parse_value(free_settings[i].value));
     json_object_set_new(object, "base_model_name_or_path", json_string(base_model));
+    json_object_set_new(object, "init_lora_weights", init_value(config->init));
     json_object_set_new(object, "r", json_integer(config->r));
     json_object_set_new(object, "lora_alpha", number(config->lora_alpha));
     json_object_set_new(object, "lora_dropout", json_real(config->lora_dropout));
@@ -166,23 +186,75 @@ void gr_peft_write_weights(struct gr_buffer *bytes, const struct gr_adapter *ada
     gr_free(item);
 }
 
-static gr_status refuse_settings(const struct gr_json *json)
+/* The JSON value a setting must have; NULL where any will do. */
+static const char *expected_value(const char *key)
 {
     for (int64_t i = 0; i < GR_COUNT(fixed_settings); i++) {
-        const json_t *found = json_object_get(json->value, fixed_settings[i].key);
-        json_t *neutral = parse_value(fixed_settings[i].neutral);
-        bool is_neutral = found == NULL || json_is_null(found) || json_equal(found, neutral);
-        char *text = is_neutral ? NULL : json_dumps(found, JSON_ENCODE_ANY);
+        if (strcmp(fixed_settings[i].key, key) == 0)
+            return fixed_settings[i].neutral;
+    }
+    for (int64_t i = 0; i < GR_COUNT(free_settings); i++) {
+        if (strcmp(free_settings[i].key, key) == 0)
+            return NULL;
+    }
+    for (int64_t i = 0; i < GR_COUNT(other_settings); i++) {
+        if (strcmp(other_settings[i], key) == 0)
+            return NULL;
+    }
+    return "null"; /* a variant of LoRA that PEFT has learned since */
+}
+
+/* null, false and what is empty switch nothing on. */
+static bool is_off(const json_t *value)
+{
+    return json_is_null(value) || json_is_false(value) ||
+           (json_is_string(value) && json_string_length(value) == 0) ||
+           (json_is_array(value) && json_array_size(value) == 0) ||
+           (json_is_object(value) && json_object_size(value) == 0);
+}
+
+static gr_status refuse_settings(const struct gr_json *json)
+{
+    const char *key;
+    json_t *found;
+
+    json_object_foreach(json->value, key, found)
+    {
+        const char *expected = expected_value(key);
+        json_t *neutral = parse_value(expected == NULL ? "null" : expected);
+        bool is_right = expected == NULL || json_equal(found, neutral) || json_is_null(found) ||
+                        (is_off(neutral) && is_off(found));
 
         json_decref(neutral);
-        if (!is_neutral) {
+        if (!is_right) {
+            char *text = json_dumps(found, JSON_ENCODE_ANY | JSON_COMPACT);
+
             gr_fail(GR_ERR_DATA, json->place, "graft computes plain LoRA and rsLoRA adapters",
-                    "%s (found %.80s, expected %s)", fixed_settings[i].key, text,
-                    fixed_settings[i].neutral);
-            free(text);
+                    "%.80s (found %.80s, expected %s)", key, text, expected);
+            free(text); /* jansson's allocation */
             return GR_ERR_DATA;
         }
     }
+    return GR_OK;
+}
+
+/* The other kinds change the base weights, or are made from them. */
+static gr_status read_init(enum gr_lora_init *init, const struct gr_json *json)
+{
+    const char *key = "init_lora_weights";
+    const json_t *found = json_object_get(json->value, key);
+    const char *word = json_string_value(found);
+
+    if (found == NULL || json_is_null(found))
+        return GR_OK;
+    if (json_is_boolean(found))
+        word = json_is_true(found) ? "true" : "false";
+    if (word == NULL || !gr_lora_init_find(init, word))
+        return gr_fail(
+            GR_ERR_DATA, json->place,
+            "convert it in PEFT: save_pretrained(path_initial_model_for_weight_conversion=...)",
+            "%s (found %.80s, expected true, false or \"gaussian\")", key,
+            word == NULL ? gr_json_type_name(found) : word);
     return GR_OK;
 }
 
@@ -210,7 +282,7 @@ static gr_status read_targets(struct gr_lora_config *config, const struct gr_jso
 }
 
 static gr_status read_pattern(struct gr_name_map *pattern, const struct gr_json *json,
-                              const char *key)
+                              const char *key, double min, double below)
 {
     gr_status status = GR_OK;
     struct gr_json object = {0};
@@ -222,11 +294,9 @@ static gr_status read_pattern(struct gr_name_map *pattern, const struct gr_json 
     pattern->value = GR_NEW_ARRAY(double, (int64_t)json_object_size(object.value));
     json_object_foreach(object.value, name, value)
     {
-        if (!json_is_number(value))
-            GR_TRY(gr_fail(GR_ERR_DATA, object.place, "the file is damaged",
-                           "%s (found %s, expected a number)", name, gr_json_type_name(value)));
-        pattern->key[pattern->count] = gr_strdup(name);
-        pattern->value[pattern->count++] = json_number_value(value);
+        GR_TRY(gr_json_need(&object, name));
+        GR_TRY(gr_json_number_in(&pattern->value[pattern->count], &object, name, min, below));
+        pattern->key[pattern->count++] = gr_strdup(name);
     }
 out:
     gr_json_release(&object);
@@ -243,13 +313,14 @@ gr_status gr_peft_read_config(struct gr_lora_config *config, const char *directo
     GR_TRY(gr_json_load(&json, path));
     GR_TRY(gr_json_need(&json, "peft_type"));
     GR_TRY(refuse_settings(&json));
-    GR_TRY(gr_json_int(&config->r, &json, "r", 1, INT32_MAX));
+    GR_TRY(gr_json_int(&config->r, &json, "r", 1, GR_LORA_MAX_R));
     GR_TRY(gr_json_number(&config->lora_alpha, &json, "lora_alpha"));
-    GR_TRY(gr_json_number(&config->lora_dropout, &json, "lora_dropout"));
+    GR_TRY(gr_json_number_in(&config->lora_dropout, &json, "lora_dropout", 0, 1));
     GR_TRY(gr_json_bool(&config->use_rslora, &json, "use_rslora"));
+    GR_TRY(read_init(&config->init, &json));
     GR_TRY(read_targets(config, &json));
-    GR_TRY(read_pattern(&config->rank_pattern, &json, "rank_pattern"));
-    GR_TRY(read_pattern(&config->alpha_pattern, &json, "alpha_pattern"));
+    GR_TRY(read_pattern(&config->rank_pattern, &json, "rank_pattern", 1, GR_LORA_MAX_R + 1));
+    GR_TRY(read_pattern(&config->alpha_pattern, &json, "alpha_pattern", -HUGE_VAL, HUGE_VAL));
 out:
     if (status != GR_OK)
         gr_lora_config_release(config);
@@ -311,25 +382,35 @@ static gr_status refuse_extra(const struct gr_safetensors *file, const struct gr
     return GR_OK;
 }
 
+gr_status gr_peft_copy_weights(float *values, const struct gr_adapter *adapter,
+                               const struct gr_safetensors *file)
+{
+    gr_status status = GR_OK;
+    char key[160];
+
+    for (int64_t i = 0; i < adapter->count; i++) {
+        const struct gr_lora_matrix *m = &adapter->matrix[i];
+
+        tensor_key(key, m, 'A');
+        GR_TRY(read_matrix(values + m->a_begin, file, key, m->r, m->in));
+        tensor_key(key, m, 'B');
+        GR_TRY(read_matrix(values + m->b_begin, file, key, m->out, m->r));
+    }
+    if (file->count != 2 * adapter->count)
+        GR_TRY(refuse_extra(file, adapter));
+out:
+    return status;
+}
+
 gr_status gr_peft_read_weights(float *values, const struct gr_adapter *adapter,
                                const char *directory)
 {
     gr_status status = GR_OK;
     struct gr_safetensors file = {0};
     char *path = gr_format("%s/%s", directory, weights_name);
-    char key[160];
 
     GR_TRY(gr_safetensors_open(&file, path));
-    for (int64_t i = 0; i < adapter->count; i++) {
-        const struct gr_lora_matrix *m = &adapter->matrix[i];
-
-        tensor_key(key, m, 'A');
-        GR_TRY(read_matrix(values + m->a_begin, &file, key, m->r, m->in));
-        tensor_key(key, m, 'B');
-        GR_TRY(read_matrix(values + m->b_begin, &file, key, m->out, m->r));
-    }
-    if (file.count != 2 * adapter->count)
-        GR_TRY(refuse_extra(&file, adapter));
+    GR_TRY(gr_peft_copy_weights(values, adapter, &file));
 out:
     gr_safetensors_close(&file);
     gr_free(path);

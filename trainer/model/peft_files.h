@@ -3,7 +3,7 @@
 #ifndef GR_TRAINER_PEFT_FILES_H
 #define GR_TRAINER_PEFT_FILES_H
 
-#include "kernels/base/buffer.h"
+#include "data/safetensors.h"
 #include "trainer/model/lora.h"
 
 /* adapter_config.json: sorted keys and lists, nothing that depends on time or place beyond
@@ -21,5 +21,8 @@ gr_status gr_peft_read_config(struct gr_lora_config *config, const char *directo
  * Errors: ERR_DATA naming a missing, extra, misshapen or non-finite tensor. */
 gr_status gr_peft_read_weights(float *values, const struct gr_adapter *adapter,
                                const char *directory);
+/* The same from an open file. */
+gr_status gr_peft_copy_weights(float *values, const struct gr_adapter *adapter,
+                               const struct gr_safetensors *file);
 
 #endif

@@ -144,22 +144,26 @@ out:
     return status;
 }
 
-/* The hash over all files, in the order of their paths; finds weights that are not finite. */
-static gr_status hash_files(char hash[65], const struct gr_model_files *files,
+/* The hash over config.json, which says what is computed with the weights, and all files of
+ * weights in the order of their paths; finds weights that are not finite. */
+static gr_status hash_model(char hash[65], const struct gr_model_files *files,
                             const struct gr_weight_sharing *sharing)
 {
     gr_status status = GR_OK;
     struct gr_hash_options options = {.cache_dir = sharing->cache_dir, .threads = sharing->threads};
-    struct gr_buffer all = {0};
-    char one[GR_SHA256_HEX_BYTES];
+    struct gr_buffer list = {0};
+    char *config = gr_format("%s/config.json", files->directory);
+    char hex[GR_SHA256_HEX_BYTES];
 
+    GR_TRY(gr_hash_list_add_file(&list, "config.json", config, &options));
     for (int64_t i = 0; i < files->file_count; i++) {
-        GR_TRY(gr_hash_weights(one, &files->file[i], &options));
-        gr_buffer_add(&all, one, strlen(one));
+        GR_TRY(gr_hash_weights(hex, &files->file[i], &options));
+        gr_hash_list_add(&list, "", hex);
     }
-    gr_sha256_hex(hash, all.data, (int64_t)all.length);
+    gr_sha256_hex(hash, list.data, (int64_t)list.length);
 out:
-    gr_buffer_release(&all);
+    gr_free(config);
+    gr_buffer_release(&list);
     return status;
 }
 
@@ -169,33 +173,26 @@ struct gr_weight_source {
     struct gr_weights_host *host;
 };
 
-static gr_status map_tensors(struct gr_weights *weights, const struct wanted_list *list,
-                             const struct gr_weight_sharing *sharing)
+static struct gr_weights_host_options host_options(const struct gr_weight_sharing *sharing)
 {
-    gr_status status = GR_OK;
-    struct gr_weights_host_options options = {.local_rank = sharing->local_rank,
-                                              .local_size = sharing->local_size,
-                                              .job_key = sharing->job_key,
-                                              .threads = sharing->threads,
-                                              .timeout_s = sharing->timeout_s};
+    return (struct gr_weights_host_options){.local_rank = sharing->local_rank,
+                                            .local_size = sharing->local_size,
+                                            .job_key = sharing->job_key,
+                                            .threads = sharing->threads,
+                                            .timeout_s = sharing->timeout_s};
+}
+
+static gr_status create_host_weights(struct gr_weight_source *source,
+                                     const struct wanted_list *list,
+                                     const struct gr_weight_sharing *sharing)
+{
+    struct gr_weights_host_options options = host_options(sharing);
     const char **name = GR_NEW_ARRAY(const char *, list->count);
+    gr_status status;
 
     for (int64_t i = 0; i < list->count; i++)
         name[i] = list->item[i].name;
-    GR_TRY(gr_weights_host_create(&weights->source->host, &weights->source->files, name,
-                                  list->count, &options));
-    for (int64_t i = 0; i < list->count; i++) {
-        const struct wanted *w = &list->item[i];
-        union {
-            const float *mapped; /* read-only: ops never write weights */
-            void *data;
-        } memory = {.mapped = gr_weights_host_data(weights->source->host, i)};
-
-        *w->tensor = w->columns == 0 ? gr_tensor_1d(memory.data, GR_F32, w->rows)
-                                     : gr_tensor_2d(memory.data, GR_F32, w->rows, w->columns);
-        weights->bytes += gr_tensor_count(*w->tensor) * gr_dtype_bytes(GR_F32);
-    }
-out:
+    status = gr_weights_host_create(&source->host, &source->files, name, list->count, &options);
     gr_free(name);
     return status;
 }
@@ -213,8 +210,33 @@ gr_status gr_weights_load(struct gr_weights *weights, char hash[65],
     list_wanted(&list, weights, config);
     GR_TRY(gr_model_files_open(&weights->source->files, directory));
     GR_TRY(check_tensors(&list, &weights->source->files, config));
-    GR_TRY(hash_files(hash, &weights->source->files, sharing));
-    GR_TRY(map_tensors(weights, &list, sharing));
+    GR_TRY(hash_model(hash, &weights->source->files, sharing));
+    GR_TRY(create_host_weights(weights->source, &list, sharing));
+out:
+    gr_free(list.item);
+    return status;
+}
+
+gr_status gr_weights_share(struct gr_weights *weights, const struct gr_model_config *config,
+                           const struct gr_weight_sharing *sharing)
+{
+    gr_status status = GR_OK;
+    struct wanted_list list = {0};
+    struct gr_weights_host_options options = host_options(sharing);
+
+    GR_TRY(gr_weights_host_share(weights->source->host, &options));
+    list_wanted(&list, weights, config);
+    for (int64_t i = 0; i < list.count; i++) {
+        const struct wanted *w = &list.item[i];
+        union {
+            const float *mapped; /* read-only: ops never write weights */
+            void *data;
+        } memory = {.mapped = gr_weights_host_data(weights->source->host, i)};
+
+        *w->tensor = w->columns == 0 ? gr_tensor_1d(memory.data, GR_F32, w->rows)
+                                     : gr_tensor_2d(memory.data, GR_F32, w->rows, w->columns);
+        weights->bytes += gr_tensor_count(*w->tensor) * gr_dtype_bytes(GR_F32);
+    }
     if (config->tie_word_embeddings)
         weights->head = weights->embedding;
 out:

@@ -67,11 +67,17 @@ struct gr_weight_sharing {
     double timeout_s;      /* waiting for the other ranks of this host */
 };
 
-/* Loads all tensors as f32.  Missing, extra, misshapen or non-finite tensors: ERR_DATA with the
- * tensor's name, found and expected.  hash: 64 hex digits and NUL, over all weight files. */
+/* Two calls load all tensors as f32.
+ * load: what each rank does alone.  Missing, extra, misshapen or non-finite tensors: ERR_DATA with
+ * the tensor's name, found and expected.  hash: 64 hex digits and NUL, over config.json
+ * and all weight files.
+ * share: the ranks of a host wait for each other, so first they agree that none has failed in load;
+ * afterwards the tensors can be used. */
 gr_status gr_weights_load(struct gr_weights *weights, char hash[65],
                           const struct gr_model_config *config, const char *directory,
                           const struct gr_weight_sharing *sharing);
+gr_status gr_weights_share(struct gr_weights *weights, const struct gr_model_config *config,
+                           const struct gr_weight_sharing *sharing);
 void gr_weights_release(struct gr_weights *weights);
 
 #endif

@@ -295,8 +295,10 @@ gr_status gr_comm_agree_status(struct gr_comm *comm, gr_status mine, const char 
                 gr_status_name(mine));
     error = gr_error_take();
     GR_TRY(fold(comm, &first, join_min, phase));
-    if (first < (uint64_t)comm->size)
+    if (first < (uint64_t)comm->size) {
         GR_TRY(gr_comm_broadcast(comm, (int)first, &error, sizeof error, phase));
+        error.is_shared = true;
+    }
     status = error.status;
 out:
     if (mine != GR_OK && comm->failed) { /* nobody to agree with: the own failure came first */

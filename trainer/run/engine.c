@@ -10,6 +10,9 @@
 #include <string.h>
 #include <sys/random.h>
 
+static const char diverged_hint[] =
+    "start again with a lower train.learning_rate and another output";
+
 /* cos and sin for positions 0..max_length-1: every document begins at 0 and fits into a pack. */
 static gr_status make_rope_tables(struct gr_engine *e, struct gr_arena *arena)
 {
@@ -47,14 +50,31 @@ static gr_status check_length(const struct gr_engine *e)
 /* 128 random bits of rank 0, as hex, on every rank. */
 static gr_status make_job_key(char key[33], struct gr_comm *comm)
 {
+    gr_status status = GR_OK;
     unsigned char random[16] = {0};
 
     if (gr_comm_rank(comm) == 0 && getrandom(random, sizeof random, 0) != sizeof random)
-        return gr_fail(GR_ERR_DEVICE, "start", "the kernel must have getrandom()",
-                       "the system gives no random numbers (found none, expected 16 bytes)");
+        status = gr_fail(GR_ERR_DEVICE, "start", "the kernel must have getrandom()",
+                         "the system gives no random numbers (found none, expected 16 bytes)");
+    GR_TRY(gr_comm_agree_status(comm, status, "job key"));
     for (size_t i = 0; i < sizeof random; i++)
         snprintf(key + 2 * i, 3, "%02x", random[i]);
-    return gr_comm_broadcast(comm, 0, key, 33, "start");
+    GR_TRY(gr_comm_broadcast(comm, 0, key, 33, "job key"));
+out:
+    return status;
+}
+
+/* What this rank does alone. */
+static gr_status read_model(struct gr_engine *e, const struct gr_weight_sharing *sharing)
+{
+    gr_status status = GR_OK;
+    const char *directory = e->config->model;
+
+    GR_TRY(gr_model_config_load(&e->model.config, directory));
+    GR_TRY(check_length(e));
+    GR_TRY(gr_weights_load(&e->model.weights, e->model_hash, &e->model.config, directory, sharing));
+out:
+    return status;
 }
 
 gr_status gr_engine_load_model(struct gr_engine *e, const struct gr_config *config,
@@ -76,10 +96,8 @@ gr_status gr_engine_load_model(struct gr_engine *e, const struct gr_config *conf
     e->comm = comm;
     e->model.dev = dev;
     GR_TRY(make_job_key(job_key, comm));
-    GR_TRY(gr_model_config_load(&e->model.config, config->model));
-    GR_TRY(check_length(e));
-    GR_TRY(gr_weights_load(&e->model.weights, e->model_hash, &e->model.config, config->model,
-                           &sharing));
+    GR_TRY(gr_comm_agree_status(comm, read_model(e, &sharing), "model"));
+    GR_TRY(gr_weights_share(&e->model.weights, &e->model.config, &sharing));
     GR_TRY(make_rope_tables(e, &measured));
     GR_TRY(gr_device_arena_create(dev, &e->fixed, "weights", measured.used));
     GR_TRY(make_rope_tables(e, &e->fixed));
@@ -214,6 +232,29 @@ gr_status gr_engine_set_adapter(struct gr_engine *e, const float *values, int tr
     return gr_device_sync(e->dev);
 }
 
+static gr_tensor trial_part(const struct gr_engine *e, gr_tensor flat, int trial)
+{
+    return gr_tensor_rows(flat, e->trial[trial].begin, e->trial[trial].end);
+}
+
+gr_status gr_engine_get_state(struct gr_engine *e, float *param, float *moment1, float *moment2,
+                              int trial)
+{
+    gr_device_download(e->dev, param, trial_part(e, e->param, trial));
+    gr_device_download(e->dev, moment1, trial_part(e, e->moment1, trial));
+    gr_device_download(e->dev, moment2, trial_part(e, e->moment2, trial));
+    return gr_device_sync(e->dev);
+}
+
+gr_status gr_engine_set_state(struct gr_engine *e, const float *param, const float *moment1,
+                              const float *moment2, int trial)
+{
+    gr_device_upload(e->dev, trial_part(e, e->param, trial), param);
+    gr_device_upload(e->dev, trial_part(e, e->moment1, trial), moment1);
+    gr_device_upload(e->dev, trial_part(e, e->moment2, trial), moment2);
+    return gr_device_sync(e->dev);
+}
+
 gr_status gr_engine_init_adapters(struct gr_engine *e)
 {
     gr_status status = GR_OK;
@@ -263,8 +304,7 @@ static gr_status report_divergence(struct gr_engine *e, int trial, int64_t step,
             break;
         }
     }
-    return gr_fail(GR_ERR_DIVERGED, "train",
-                   "lower train.learning_rate; the last checkpoint still stands",
+    return gr_fail(GR_ERR_DIVERGED, "train", diverged_hint,
                    "not finite in step %lld, micro-batch %lld: gradient of %s", (long long)step,
                    (long long)m, name);
 }
@@ -277,8 +317,7 @@ static gr_status check_finite(struct gr_engine *e, const struct gr_sums *sums, i
 
     for (int i = 0; i < e->trials; i++) {
         if (!isfinite(sums[i].loss))
-            GR_TRY(gr_fail(GR_ERR_DIVERGED, "train",
-                           "lower train.learning_rate; the last checkpoint still stands",
+            GR_TRY(gr_fail(GR_ERR_DIVERGED, "train", diverged_hint,
                            "not finite in step %lld, micro-batch %lld: loss", (long long)step,
                            (long long)m));
         GR_TRY(norm_of(&norm, e, e->gradient[i]));
@@ -365,11 +404,15 @@ static gr_status update_trial(struct gr_engine *e, struct gr_update *update, str
                                  .learning_rate = gr_trial_learning_rate(trial, c, step)};
     gr_scale(e->dev, gradient, (float)(1.0 / (double)sums->supervised));
     GR_TRY(norm_of(&update->grad_norm, e, gradient));
+    if (!isfinite(update->grad_norm)) /* finite leaves, but not their sum */
+        GR_TRY(gr_fail(GR_ERR_DIVERGED, "train", diverged_hint,
+                       "not finite in step %lld: the sum of the gradients (found %g, expected a "
+                       "finite norm)",
+                       (long long)step, update->grad_norm));
     if (limit > 0 && limit / (update->grad_norm + 1e-6) < 1)
         gr_scale(e->dev, gradient, (float)(limit / (update->grad_norm + 1e-6)));
     for (int i = 0; i < trial->spans; i++)
-        trial->span[i].learning_rate =
-            (float)(update->learning_rate * (double)trial->span_ratio[i]);
+        trial->span[i].learning_rate = update->learning_rate * trial->span_ratio[i];
     gr_adamw(e->dev, &adamw);
     GR_TRY(gr_device_sync(e->dev));
 out:

@@ -37,7 +37,8 @@ struct gr_engine {
     int64_t micro_batches_done;         /* by this rank, missing ones included */
 };
 
-/* Loads config.json and the weights of config->model.  Errors: those of the parts. */
+/* Loads config.json and the weights of config->model.  All ranks call it, and then agree on what
+ * it returned: one may have failed alone.  Errors: those of the parts. */
 gr_status gr_engine_load_model(struct gr_engine *engine, const struct gr_config *config,
                                struct gr_device *dev, struct gr_comm *comm);
 
@@ -55,6 +56,12 @@ gr_status gr_engine_init_adapters(struct gr_engine *engine);
 /* values (elements of the adapter): host memory <-> the adapter's part of the state. */
 gr_status gr_engine_get_adapter(struct gr_engine *engine, float *values, int trial);
 gr_status gr_engine_set_adapter(struct gr_engine *engine, const float *values, int trial);
+
+/* The same with the moments: all a trial's training is (snapshot.h). */
+gr_status gr_engine_get_state(struct gr_engine *engine, float *param, float *moment1,
+                              float *moment2, int trial);
+gr_status gr_engine_set_state(struct gr_engine *engine, const float *param, const float *moment1,
+                              const float *moment2, int trial);
 
 /* Forward, loss and backward of micro-batch m of a step, all trials stacked: one leaf of the tree.
  * Errors: ERR_DIVERGED naming step, micro-batch and tensor. */

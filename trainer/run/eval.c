@@ -4,6 +4,7 @@
 #include "data/safetensors.h"
 #include "data/store/store.h"
 #include "kernels/base/alloc.h"
+#include "trainer/run/tree_plan.h"
 
 #include <string.h>
 
@@ -43,7 +44,7 @@ void gr_evaluator_release(struct gr_evaluator *v)
 /* T(lo, hi) = T(lo, mid) + T(mid, hi), as the gradients' tree. */
 static struct gr_sums tree_sum(const struct gr_sums *leaf, int64_t low, int64_t high)
 {
-    int64_t middle = low + (high - low + 1) / 2;
+    int64_t middle = gr_tree_mid(low, high);
     struct gr_sums left, right;
 
     if (high - low == 1)

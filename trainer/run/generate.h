@@ -9,7 +9,7 @@ struct gr_generate_options {
     double temperature; /* 0: the likeliest token, always */
     double top_p;       /* in (0, 1]: the smallest set of tokens with that probability */
     uint64_t seed;
-    int64_t stop[4]; /* ids that end the text (eos, end of turn) */
+    int64_t stop[GR_MODEL_MAX_EOS + 2]; /* ids that end the text: eos, end of turn */
     int stops;
 };
 

@@ -19,48 +19,54 @@ char *gr_cache_dir(const struct gr_config *config)
     return gr_format("%s/.cache/graft", home == NULL ? "/tmp" : home);
 }
 
-/* The hash of several files: that of their hashes. */
-static gr_status hash_files(char hash[65], const char *const *files, int64_t count,
-                            const char *cache_dir, int threads)
+/* Over what the files hold, not over where they are. */
+static gr_status hash_data(char hash[65], const struct gr_text_list *files,
+                           const struct gr_hash_options *options)
 {
     gr_status status = GR_OK;
-    struct gr_buffer all = {0};
-    struct gr_hash_options options = {.threads = threads, .cache_dir = cache_dir};
-    char one[65];
+    struct gr_buffer list = {0};
 
-    for (int64_t i = 0; i < count; i++) {
-        GR_TRY(gr_hash_file(one, files[i], &options));
-        gr_buffer_add(&all, one, 64);
-    }
-    gr_sha256_hex(hash, all.data, (int64_t)all.length);
+    for (int64_t i = 0; i < files->count; i++)
+        GR_TRY(gr_hash_list_add_file(&list, "", files->item[i], options));
+    gr_sha256_hex(hash, list.data, (int64_t)list.length);
 out:
-    gr_buffer_release(&all);
+    gr_buffer_release(&list);
     return status;
 }
 
-static gr_status hash_tokenizer(char hash[65], const char *model, const char *cache_dir,
-                                int threads)
+/* Over those of the files the tokenizer is read from that are there. */
+static gr_status hash_tokenizer(char hash[65], const char *model,
+                                const struct gr_hash_options *options)
 {
+    static const char *const names[] = {"tokenizer.json", "tokenizer_config.json",
+                                        "chat_template.jinja"};
     gr_status status = GR_OK;
-    char *files[2] = {gr_format("%s/tokenizer.json", model),
-                      gr_format("%s/tokenizer_config.json", model)};
+    struct gr_buffer list = {0};
 
-    status = hash_files(hash, (const char *const *)files, 2, cache_dir, threads);
-    gr_free(files[0]);
-    gr_free(files[1]);
+    for (int64_t i = 0; i < GR_COUNT(names) && status == GR_OK; i++) {
+        char *path = gr_format("%s/%s", model, names[i]);
+
+        status = gr_hash_list_add_file(&list, names[i], path, options);
+        if (status == GR_ERR_NOT_FOUND) {
+            gr_error_clear();
+            status = GR_OK;
+        }
+        gr_free(path);
+    }
+    gr_sha256_hex(hash, list.data, (int64_t)list.length);
+    gr_buffer_release(&list);
     return status;
 }
 
-/* The model's embedding must have a row for every token. */
-static gr_status check_vocabulary(const struct gr_documents *d, const struct gr_model_config *model,
-                                  const char *directory)
+gr_status gr_check_vocabulary(const uint32_t *ids, int64_t count,
+                              const struct gr_model_config *model, const char *directory)
 {
-    for (int64_t i = 0; i < d->token_count; i++) {
-        if (d->tokens[i] >= model->vocab_size)
+    for (int64_t i = 0; i < count; i++) {
+        if (ids[i] >= model->vocab_size)
             return gr_fail(GR_ERR_DATA, directory, "tokenizer.json belongs to another model",
                            "the tokenizer gives ids the model does not have (found %lld, expected "
                            "less than vocab_size %lld)",
-                           (long long)d->tokens[i], (long long)model->vocab_size);
+                           (long long)ids[i], (long long)model->vocab_size);
     }
     return GR_OK;
 }
@@ -68,25 +74,23 @@ static gr_status check_vocabulary(const struct gr_documents *d, const struct gr_
 static gr_status read_documents(struct gr_documents *documents, char hash[65],
                                 const struct gr_inputs *inputs, const struct gr_config *c,
                                 const struct gr_text_list *files, const struct gr_model_config *m,
-                                int threads)
+                                const struct gr_hash_options *hashing)
 {
     gr_status status = GR_OK;
-    char *cache_dir = gr_cache_dir(c);
     const char *const *names = (const char *const *)files->item;
     struct gr_records_options options = {.format = c->data.format,
                                          .chat_format = c->data.chat_format,
                                          .too_long = c->data.too_long,
                                          .loss_on = c->data.loss_on,
                                          .max_length = c->data.max_length,
-                                         .fallback_eos = m->eos};
+                                         .fallback_eos = m->eos_count > 0 ? m->eos[0] : -1};
 
     if (files->count == 0)
         goto out;
     GR_TRY(gr_records_read(documents, inputs->tokenizer, names, files->count, &options));
-    GR_TRY(check_vocabulary(documents, m, c->model));
-    GR_TRY(hash_files(hash, names, files->count, cache_dir, threads));
+    GR_TRY(gr_check_vocabulary(documents->tokens, documents->token_count, m, c->model));
+    GR_TRY(hash_data(hash, files, hashing));
 out:
-    gr_free(cache_dir);
     return status;
 }
 
@@ -95,12 +99,13 @@ gr_status gr_inputs_load(struct gr_inputs *in, const struct gr_config *c,
 {
     gr_status status = GR_OK;
     char *cache_dir = gr_cache_dir(c);
+    struct gr_hash_options hashing = {.cache_dir = cache_dir, .threads = threads};
 
     memset(in, 0, sizeof *in);
     GR_TRY(gr_tokenizer_create(&in->tokenizer, c->model));
-    GR_TRY(hash_tokenizer(in->tokenizer_hash, c->model, cache_dir, threads));
-    GR_TRY(read_documents(&in->train, in->train_hash, in, c, &c->data.train, model, threads));
-    GR_TRY(read_documents(&in->eval, in->eval_hash, in, c, &c->data.eval, model, threads));
+    GR_TRY(hash_tokenizer(in->tokenizer_hash, c->model, &hashing));
+    GR_TRY(read_documents(&in->train, in->train_hash, in, c, &c->data.train, model, &hashing));
+    GR_TRY(read_documents(&in->eval, in->eval_hash, in, c, &c->data.eval, model, &hashing));
 out:
     gr_free(cache_dir);
     return status;

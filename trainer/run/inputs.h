@@ -10,7 +10,7 @@
 struct gr_inputs {
     struct gr_tokenizer *tokenizer;
     struct gr_documents train, eval;
-    char tokenizer_hash[65]; /* tokenizer.json and tokenizer_config.json */
+    char tokenizer_hash[65]; /* every file the tokenizer is read from */
     char train_hash[65];     /* all training files, in order */
     char eval_hash[65];
 };
@@ -20,6 +20,11 @@ struct gr_inputs {
 gr_status gr_inputs_load(struct gr_inputs *inputs, const struct gr_config *config,
                          const struct gr_model_config *model, int threads);
 void gr_inputs_release(struct gr_inputs *inputs);
+
+/* The model's embedding must have a row for every token; directory: the model's, for the message.
+ */
+gr_status gr_check_vocabulary(const uint32_t *ids, int64_t count,
+                              const struct gr_model_config *model, const char *directory);
 
 /* data.cache_dir, "auto" resolved; caller frees. */
 char *gr_cache_dir(const struct gr_config *config);

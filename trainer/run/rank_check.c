@@ -3,6 +3,7 @@
 
 #include "data/hash.h"
 #include "kernels/base/alloc.h"
+#include "kernels/device.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -31,12 +32,13 @@ gr_status gr_rank_check_count(const struct gr_comm *comm, int64_t expect_ranks,
 /* What must be equal, as hex digests or short words, one column each. */
 #define GR_SAMENESS_LIST(X)                                                                        \
     X(program, "another graft program")                                                            \
+    X(libraries, "other libraries (graft version tells which)")                                    \
     X(isa, "another CPU instruction set (GRAFT_ISA=v3 on all ranks makes them equal)")             \
     X(config, "another configuration")                                                             \
     X(tokenizer, "another tokenizer")                                                              \
     X(train, "other training data")                                                                \
     X(eval, "other evaluation data")                                                               \
-    X(model, "other model weights")
+    X(model, "another model")
 
 enum sameness {
 #define X(name, words) SAME_##name,
@@ -54,25 +56,27 @@ struct fingerprint {
     char column[SAMENESS_COUNT][65];
 };
 
-static void fill(struct fingerprint *mine, const struct gr_config *config,
-                 const struct gr_inputs *inputs, const char *model_hash, const char *isa)
+static gr_status fill(struct fingerprint *mine, const struct gr_config *config,
+                      const struct gr_inputs *inputs, const char *model_hash, const char *isa)
 {
+    gr_status status = GR_OK;
     struct gr_buffer keys = {0};
     const char *const texts[SAMENESS_COUNT] = {
-        [SAME_isa] = isa,
-        [SAME_tokenizer] = inputs->tokenizer_hash,
-        [SAME_train] = inputs->train_hash,
-        [SAME_eval] = inputs->eval_hash,
-        [SAME_model] = model_hash,
+        [SAME_libraries] = gr_device_libraries(),  [SAME_isa] = isa,
+        [SAME_tokenizer] = inputs->tokenizer_hash, [SAME_train] = inputs->train_hash,
+        [SAME_eval] = inputs->eval_hash,           [SAME_model] = model_hash,
     };
 
     memset(mine, 0, sizeof *mine);
     for (int i = 0; i < SAMENESS_COUNT; i++)
         snprintf(mine->column[i], sizeof mine->column[i], "%s", texts[i] == NULL ? "" : texts[i]);
-    snprintf(mine->column[SAME_program], sizeof mine->column[0], "%s", GR_VERSION);
+    GR_TRY(gr_hash_file(mine->column[SAME_program], "/proc/self/exe",
+                        &(struct gr_hash_options){.threads = 1}));
     gr_config_identity(&keys, config);
     gr_sha256_hex(mine->column[SAME_config], keys.data, (int64_t)keys.length);
+out:
     gr_buffer_release(&keys);
+    return status;
 }
 
 gr_status gr_rank_check_same(struct gr_comm *comm, const struct gr_config *config,
@@ -81,9 +85,13 @@ gr_status gr_rank_check_same(struct gr_comm *comm, const struct gr_config *confi
 {
     gr_status status = GR_OK;
     struct fingerprint mine;
-    struct fingerprint *all = GR_NEW_ARRAY(struct fingerprint, gr_comm_size(comm));
+    struct fingerprint *all = NULL;
 
-    fill(&mine, config, inputs, model_hash, isa);
+    if (gr_comm_size(comm) == 1)
+        return GR_OK;
+    all = GR_NEW_ARRAY(struct fingerprint, gr_comm_size(comm));
+    status = fill(&mine, config, inputs, model_hash, isa);
+    GR_TRY(gr_comm_agree_status(comm, status, "start"));
     GR_TRY(gr_comm_all_gather(comm, all, &mine, (int64_t)sizeof mine, "start"));
     for (int rank = 1; rank < gr_comm_size(comm) && status == GR_OK; rank++) {
         for (int i = 0; i < SAMENESS_COUNT && status == GR_OK; i++) {

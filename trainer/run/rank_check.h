@@ -11,7 +11,7 @@
 gr_status gr_rank_check_count(const struct gr_comm *comm, int64_t expect_ranks,
                               int64_t micro_batches);
 
-/* Compares program, configuration, data, model and instruction set with rank 0's.
+/* Compares program, libraries, configuration, data, model and instruction set with rank 0's.
  * Errors: ERR_USAGE naming the first rank that differs and in what; every rank gets it. */
 gr_status gr_rank_check_same(struct gr_comm *comm, const struct gr_config *config,
                              const struct gr_inputs *inputs, const char *model_hash,

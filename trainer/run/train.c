@@ -2,9 +2,9 @@
 #include "trainer/run/train.h"
 
 #include "data/show.h"
-#include "data/store/store.h"
 #include "kernels/base/alloc.h"
 #include "kernels/base/clock.h"
+#include "kernels/base/failpoint.h"
 #include "kernels/base/log.h"
 #include "trainer/events/events.h"
 #include "trainer/run/device_config.h"
@@ -12,9 +12,11 @@
 #include "trainer/run/eval.h"
 #include "trainer/run/inputs.h"
 #include "trainer/run/not_yet.h"
+#include "trainer/run/parent.h"
+#include "trainer/run/persist.h"
 #include "trainer/run/rank_check.h"
-#include "trainer/state/run_files.h"
 
+#include <math.h>
 #include <stdio.h>
 
 struct run {
@@ -27,16 +29,12 @@ struct run {
     struct gr_trial trial; /* an ordinary run has one */
     struct gr_evaluator evaluator;
     bool has_eval;
-    struct gr_store *store;   /* I/O rank only */
-    struct gr_events *events; /* I/O rank only */
+    struct gr_persist persist; /* the run's directory */
+    struct gr_events *events;  /* I/O rank only */
+    int64_t done_steps;        /* updates made, this start's and earlier ones */
     int64_t total_steps;
     struct gr_update update; /* of the last step */
 };
-
-static bool is_io_rank(const struct run *r)
-{
-    return gr_comm_rank(r->comm) == gr_comm_io_rank(r->comm);
-}
 
 static void emit(const struct run *r, struct gr_event event, int64_t step)
 {
@@ -46,7 +44,7 @@ static void emit(const struct run *r, struct gr_event event, int64_t step)
         return;
     event.step = step;
     event.total_steps = r->total_steps;
-    event.term = 1;
+    event.term = r->persist.term;
     if (step > 0) {
         place = gr_loader_place(r->trial.loader, step);
         event.epoch = (double)place.epoch +
@@ -71,40 +69,89 @@ static void log_step(const struct run *r, int64_t step, int64_t begin_ns)
     emit(r, event, step);
 }
 
-static gr_status evaluate(struct run *r, int64_t step)
+static gr_status evaluate(struct run *r, bool *is_best, int64_t step)
 {
     gr_status status = GR_OK;
     struct gr_event event = {.kind = GR_EVENT_EVAL};
     struct gr_sums sums = {0};
 
+    *is_best = false;
     if (!r->has_eval || (step % r->config->train.eval_steps != 0 && step != r->total_steps))
         return GR_OK;
     GR_TRY(gr_evaluate(&sums, &r->evaluator, &r->engine, 0));
     gr_event_set(&event, GR_METRIC_eval_loss, sums.loss / (double)sums.supervised);
     emit(r, event, step);
+    gr_persist_note_eval(&r->persist, is_best, step, sums.loss / (double)sums.supervised);
 out:
     return status;
 }
 
-/* data -> forward -> backward for this rank's micro-batches, reduce -> update for all. */
-static gr_status train_steps(struct run *r)
+/* What ranks agree on at a step boundary. */
+enum { WANTS_STOP = 1, WANTS_SAVE = 2 };
+
+/* The best one, a stop and the end are saved before anything else happens; a periodic save goes to
+ * the saver's thread. */
+static gr_status save(struct run *r, bool *stops, int64_t step, bool is_best)
+{
+    gr_status status = GR_OK;
+    uint64_t wants = 0;
+
+    if (r->options->stop_requested != NULL && r->options->stop_requested())
+        wants |= WANTS_STOP;
+    if (gr_persist_wants_save(&r->persist, step))
+        wants |= WANTS_SAVE;
+    GR_TRY(gr_comm_agree(r->comm, &wants, "step"));
+    *stops = (wants & WANTS_STOP) != 0 && step < r->total_steps;
+    status = gr_failpoint(GR_FAILPOINT_STEP_UPDATED);
+    if (status == GR_OK && (*stops || is_best))
+        status = gr_persist_save(&r->persist, &r->engine, step, false);
+    else if (status == GR_OK && (wants & WANTS_SAVE) != 0 && step < r->total_steps)
+        status = gr_persist_save(&r->persist, &r->engine, step, true);
+    GR_TRY(gr_comm_agree_status(r->comm, status, "save"));
+out:
+    return status;
+}
+
+/* This rank's leaves of the tree: data -> forward -> backward, micro-batch by micro-batch. */
+static gr_status compute_block(struct run *r, int64_t step)
 {
     gr_status status = GR_OK;
     int64_t micro_batches = r->config->train.micro_batches;
     int size = gr_comm_size(r->comm), rank = gr_comm_rank(r->comm);
-    int64_t begin = gr_tree_block_begin(micro_batches, size, rank);
     int64_t end = gr_tree_block_begin(micro_batches, size, rank + 1);
 
-    for (int64_t step = 1; step <= r->total_steps; step++) {
-        int64_t begin_ns = gr_clock_ns();
-
-        for (int64_t m = begin; m < end && status == GR_OK; m++)
-            status = gr_engine_micro_batch(&r->engine, step, m); /* one leaf of the tree */
-        GR_TRY(gr_comm_agree_status(r->comm, status, "step"));
-        GR_TRY(gr_engine_update(&r->engine, &r->update, step)); /* sum, 1/N, clip, AdamW */
-        log_step(r, step, begin_ns);
-        GR_TRY(evaluate(r, step));
+    GR_TRY(gr_persist_status(&r->persist));
+    for (int64_t m = gr_tree_block_begin(micro_batches, size, rank); m < end; m++) {
+        GR_TRY(gr_failpoint(GR_FAILPOINT_MICRO_BATCH));
+        GR_TRY(gr_engine_micro_batch(&r->engine, step, m));
     }
+    GR_TRY(gr_failpoint(GR_FAILPOINT_STEP_COMPUTED));
+out:
+    return status;
+}
+
+/* Whatever one rank fails at, all leave the step together. */
+static gr_status train_steps(struct run *r)
+{
+    gr_status status = GR_OK;
+    bool stops = false, is_best = false;
+
+    GR_TRY(save(r, &stops, r->done_steps, false)); /* a stop may have come before the first step */
+    while (r->done_steps < r->total_steps && !stops) {
+        int64_t step = r->done_steps + 1, begin_ns = gr_clock_ns();
+
+        GR_TRY(gr_comm_agree_status(r->comm, compute_block(r, step), "step"));
+        status = gr_engine_update(&r->engine, &r->update, step); /* sum, 1/N, clip, AdamW */
+        GR_TRY(gr_comm_agree_status(r->comm, status, "update"));
+        r->done_steps = step;
+        log_step(r, step, begin_ns);
+        GR_TRY(evaluate(r, &is_best, step));
+        GR_TRY(save(r, &stops, step, is_best));
+    }
+    if (stops)
+        GR_TRY(gr_fail(GR_ERR_RETRY, "train", "start it again with the same command to go on",
+                       "stopped on request after step %lld of %lld, which is durable",
+                       (long long)r->done_steps, (long long)r->total_steps));
 out:
     return status;
 }
@@ -115,9 +162,8 @@ static gr_status open_sinks(struct run *r)
     struct gr_sink *sink = NULL;
     char *path = gr_format("%s/metrics.jsonl", r->config->output);
 
-    if (!is_io_rank(r))
+    if (!r->persist.is_io_rank)
         goto out;
-    GR_TRY(r->store->ops->remove(r->store, "metrics.jsonl"));
     GR_TRY(gr_sink_jsonl_create(&sink, path));
     GR_TRY(gr_events_create(&r->events));
     gr_events_add_sink(r->events, gr_sink_terminal_create(r->options->is_terminal));
@@ -133,8 +179,6 @@ out:
 /* What the run is must match what its directory says; a finished run is not started again. */
 static gr_status claim_output(bool *is_done, struct run *r)
 {
-    gr_status status = GR_OK;
-    struct gr_buffer yaml = {0};
     struct gr_run_identity identity = {.config = r->config,
                                        .model_hash = r->engine.model_hash,
                                        .tokenizer_hash = r->inputs.tokenizer_hash,
@@ -143,19 +187,8 @@ static gr_status claim_output(bool *is_done, struct run *r)
                                        .dtype = "f32",
                                        .total_steps = r->total_steps};
 
-    *is_done = false;
-    if (!is_io_rank(r))
-        goto out;
-    GR_TRY(gr_store_open(&r->store, r->config->output));
-    GR_TRY(gr_run_identity_claim(r->store, &identity));
-    GR_TRY(gr_run_is_done(is_done, r->store));
-    if (*is_done)
-        goto out;
-    gr_config_print(&yaml, r->config, false);
-    GR_TRY(r->store->ops->put(r->store, "config.yaml", yaml.data, (int64_t)yaml.length));
-out:
-    gr_buffer_release(&yaml);
-    return status;
+    return gr_persist_open(is_done, &r->persist, r->config, r->comm, &identity, r->trial.adapter,
+                           r->options->takeover);
 }
 
 static gr_status load_inputs(struct run *r)
@@ -163,7 +196,8 @@ static gr_status load_inputs(struct run *r)
     gr_status status = GR_OK;
     const struct gr_config *c = r->config;
 
-    GR_TRY(gr_device_open(&r->dev, c, gr_comm_local_size(r->comm)));
+    status = gr_device_open(&r->dev, c, gr_comm_local_size(r->comm));
+    GR_TRY(gr_comm_agree_status(r->comm, status, "device"));
     GR_TRY(gr_engine_load_model(&r->engine, c, r->dev, r->comm));
     GR_TRY(gr_inputs_load(&r->inputs, c, &r->engine.model.config, gr_device_threads(r->dev)));
     GR_TRY(gr_trial_init(&r->trial, c, &r->engine.model.config, &r->inputs.train, 0, 0));
@@ -198,7 +232,7 @@ static gr_status show_first_pack(struct run *r)
     gr_status status = GR_OK;
     struct gr_buffer text = {0};
 
-    if (!is_io_rank(r))
+    if (!r->persist.is_io_rank)
         return GR_OK;
     gr_loader_fill(r->trial.loader, &r->trial.batch, 1, 0);
     GR_TRY(gr_show_first_pack(&text, r->inputs.tokenizer, &r->trial.batch,
@@ -228,30 +262,70 @@ out:
     return status;
 }
 
+/* Effective instruction set and library: what the bits depend on. */
+static void device_kind(char text[128], const struct run *r)
+{
+    snprintf(text, 128, "%s %s, %s, f32", gr_device_name(r->dev), gr_device_isa(r->dev),
+             gr_device_libraries());
+}
+
+/* A run with a parent starts from its adapter; the moments are fresh. */
+static gr_status init_from_parent(struct run *r)
+{
+    gr_status status = GR_OK;
+    const char *from = r->config->train.init_from;
+    float *values = NULL;
+
+    if (from == NULL)
+        return GR_OK;
+    values = GR_NEW_ARRAY(float, r->trial.adapter->elements);
+    GR_TRY(gr_parent_read(values, r->trial.adapter, &r->engine.model.config, from));
+    GR_TRY(gr_engine_set_adapter(&r->engine, values, 0));
+out:
+    gr_free(values);
+    return status;
+}
+
+/* Memory, fresh adapters, and over them the newest good checkpoint; then the sinks. */
+static gr_status prepare(struct run *r)
+{
+    gr_status status = GR_OK;
+    char kind[128];
+
+    status = gr_engine_prepare(&r->engine, &r->trial, 1,
+                               r->has_eval ? gr_loader_rows(r->evaluator.loader) : 0);
+    if (status == GR_OK)
+        status = gr_engine_init_adapters(&r->engine);
+    if (status == GR_OK)
+        status = init_from_parent(r);
+    GR_TRY(gr_comm_agree_status(r->comm, status, "start"));
+    device_kind(kind, r);
+    GR_TRY(gr_persist_resume(&r->persist, &r->done_steps, &r->engine, kind));
+    GR_TRY(gr_comm_agree_status(r->comm, open_sinks(r), "start"));
+    gr_persist_begin(&r->persist, &r->engine, r->events);
+    emit(r, (struct gr_event){.kind = GR_EVENT_BEGIN}, r->done_steps);
+out:
+    return status;
+}
+
 static gr_status finish(struct run *r)
 {
     gr_status status = GR_OK;
-    float *values = GR_NEW_ARRAY(float, r->trial.adapter->elements);
 
-    GR_TRY(gr_engine_get_adapter(&r->engine, values, 0));
-    if (is_io_rank(r))
-        status = gr_run_finish(r->store, r->trial.adapter, values, r->config->model, r->total_steps,
-                               r->update.loss);
-    GR_TRY(gr_comm_agree_status(r->comm, status, "export"));
+    GR_TRY(gr_persist_finish(&r->persist, &r->engine, r->total_steps, r->update.loss));
     emit(r, (struct gr_event){.kind = GR_EVENT_END}, r->total_steps);
     if (r->events != NULL)
         gr_events_flush(r->events);
     GR_TRY(report_shares(r));
     gr_note("finished: %s/adapter", r->config->output);
 out:
-    gr_free(values);
     return status;
 }
 
 static void release(struct run *r)
 {
+    gr_persist_release(&r->persist); /* its thread flushes the events */
     gr_events_destroy(r->events);
-    gr_store_close(r->store);
     gr_evaluator_release(&r->evaluator);
     gr_engine_release(&r->engine);
     gr_trial_release(&r->trial);
@@ -263,7 +337,7 @@ gr_status gr_train(struct gr_comm *comm, const struct gr_config *config,
                    const struct gr_train_options *options)
 {
     gr_status status = GR_OK;
-    struct run run = {.config = config, .options = options, .comm = comm};
+    struct run run = {.config = config, .options = options, .comm = comm, .update.loss = NAN};
     bool is_done = false;
 
     GR_TRY(gr_refuse_not_yet(config));
@@ -272,23 +346,14 @@ gr_status gr_train(struct gr_comm *comm, const struct gr_config *config,
     GR_TRY(gr_comm_agree_status(comm, status, "start"));
     GR_TRY(gr_rank_check_same(comm, config, &run.inputs, run.engine.model_hash,
                               gr_device_isa(run.dev)));
-    status = claim_output(&is_done, &run);
-    GR_TRY(gr_comm_agree_status(comm, status, "output"));
-    GR_TRY(gr_comm_broadcast(comm, gr_comm_io_rank(comm), &is_done, sizeof is_done, "output"));
+    GR_TRY(claim_output(&is_done, &run));
     if (is_done) {
         gr_note("already finished: %s/adapter", config->output);
         goto out;
     }
     introduce(&run);
     GR_TRY(gr_comm_agree_status(comm, show_first_pack(&run), "start"));
-    status = gr_engine_prepare(&run.engine, &run.trial, 1,
-                               run.has_eval ? gr_loader_rows(run.evaluator.loader) : 0);
-    if (status == GR_OK)
-        status = gr_engine_init_adapters(&run.engine);
-    if (status == GR_OK)
-        status = open_sinks(&run);
-    GR_TRY(gr_comm_agree_status(comm, status, "start"));
-    emit(&run, (struct gr_event){.kind = GR_EVENT_BEGIN}, 0);
+    GR_TRY(prepare(&run));
     GR_TRY(train_steps(&run));
     GR_TRY(finish(&run));
 out:

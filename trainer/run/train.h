@@ -6,9 +6,10 @@
 #include "trainer/run/comm.h"
 
 struct gr_train_options {
-    int64_t expect_ranks; /* 0: any */
-    bool is_terminal;     /* stderr is one: progress bar, colours */
-    const char *isa;      /* NULL: the best this CPU has */
+    int64_t expect_ranks;         /* 0: any */
+    bool is_terminal;             /* stderr is one: progress bar, colours */
+    bool takeover;                /* fence whoever else works in the output */
+    bool (*stop_requested)(void); /* a signal asked this process to stop after the step */
 };
 
 /* All ranks call it together and return the same status.  Errors: every exit code of the contract.

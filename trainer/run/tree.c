@@ -48,14 +48,6 @@ gr_status gr_tree_create(struct gr_tree **tree, struct gr_device *dev, struct gr
     struct gr_tree *t;
 
     *tree = NULL;
-    if (size > micro_batches) {
-        gr_fail(GR_ERR_USAGE, "dist", NULL,
-                "%d ranks for train.micro_batches = %lld (at most one rank per micro-batch)", size,
-                (long long)micro_batches);
-        gr_hint("lower mpirun's -n to %lld, or raise train.micro_batches",
-                (long long)micro_batches);
-        return GR_ERR_USAGE;
-    }
     t = GR_NEW(struct gr_tree);
     t->dev = dev;
     t->comm = comm;

@@ -26,7 +26,7 @@ int64_t gr_tree_block_begin(int64_t micro_batches, int size, int rank);
 int64_t gr_tree_buffer_count(int64_t micro_batches, int size, int rank);
 
 /* elements: of one node's gradient, carved from `state`; trials: of sums per node.
- * Errors: ERR_USAGE when size > micro_batches. */
+ * size <= micro_batches. */
 gr_status gr_tree_create(struct gr_tree **tree, struct gr_device *dev, struct gr_comm *comm,
                          int64_t micro_batches, int64_t elements, int trials);
 /* Carves the buffers; called twice, as layout code is. */

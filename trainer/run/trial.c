@@ -24,10 +24,8 @@ void gr_lora_config_from(struct gr_lora_config *lora, const struct gr_config *co
                                     .lora_alpha = (double)config->lora.lora_alpha,
                                     .lora_dropout = config->lora.lora_dropout,
                                     .use_rslora = config->lora.use_rslora};
-    if (strcmp(config->lora.init_lora_weights, "gaussian") == 0)
-        lora->init = GR_LORA_INIT_GAUSSIAN;
-    else if (strcmp(config->lora.init_lora_weights, "false") == 0)
-        lora->init = GR_LORA_INIT_FALSE;
+    GR_CHECK(gr_lora_init_find(&lora->init, config->lora.init_lora_weights), "%s",
+             config->lora.init_lora_weights);
     if (config->lora.target_modules_is_list) {
         lora->target_count = targets->count;
         lora->target_modules = GR_NEW_ARRAY(char *, targets->count);
@@ -43,9 +41,9 @@ void gr_lora_config_from(struct gr_lora_config *lora, const struct gr_config *co
 static void add_span(struct gr_trial *trial, int64_t begin, int64_t end, const struct gr_config *c,
                      double ratio)
 {
-    trial->span[trial->spans] = (struct gr_adamw_span){
-        .begin = begin, .end = end, .weight_decay = (float)c->train.weight_decay};
-    trial->span_ratio[trial->spans++] = (float)ratio;
+    trial->span[trial->spans] =
+        (struct gr_adamw_span){.begin = begin, .end = end, .weight_decay = c->train.weight_decay};
+    trial->span_ratio[trial->spans++] = ratio;
 }
 
 /* One span for all, or with LoRA+ one per matrix, since B's rate differs from A's. */
@@ -55,7 +53,7 @@ static void make_spans(struct gr_trial *trial, const struct gr_config *c)
     double ratio = c->lora.loraplus_lr_ratio;
 
     trial->span = GR_NEW_ARRAY(struct gr_adamw_span, 2 * adapter->count);
-    trial->span_ratio = GR_NEW_ARRAY(float, 2 * adapter->count);
+    trial->span_ratio = GR_NEW_ARRAY(double, 2 * adapter->count);
     if (ratio == 1) {
         add_span(trial, 0, adapter->elements, c, 1);
         return;

@@ -17,7 +17,7 @@ struct gr_trial {
     struct gr_loader *loader;
     struct gr_batch batch;
     struct gr_adamw_span *span; /* [spans] relative to begin; rates are those of the last step */
-    float *span_ratio;          /* [spans] learning rate over the trial's: LoRA+ */
+    double *span_ratio;         /* [spans] learning rate over the trial's: LoRA+ */
     int spans;
 };
 

@@ -6,6 +6,7 @@
 #include "kernels/base/alloc.h"
 #include "trainer/state/collect.h"
 #include "trainer/state/manifest.h"
+#include "trainer/state/record.h"
 #include "trainer/state/verdict.h"
 
 #include <inttypes.h>
@@ -215,30 +216,51 @@ out:
 
 /* ---- pins ----------------------------------------------------------------------------------- */
 
+/* The manifest is still there, and so is its data: a put that comes very late may bring a collected
+ * manifest back without any. */
+static gr_status check_pinned(const struct gr_access *a, const struct gr_manifest *m)
+{
+    gr_status status = GR_OK;
+    char key[GR_KEY_BYTES];
+    bool is_there = false;
+
+    gr_key_record(key, "ckpt", m->name);
+    GR_TRY(gr_access_exists(a, &is_there, key));
+    if (!is_there)
+        GR_TRY(fail_not_found(a->store, m->name));
+    GR_TRY(gr_manifest_check_objects(m, a));
+out:
+    return status;
+}
+
 gr_status gr_state_pin(struct gr_store *store, const char *name)
 {
     gr_status status = GR_OK;
     struct gr_access access = gr_access_for(store, NULL, 0);
-    struct gr_buffer manifest = {0};
+    struct gr_buffer bytes = {0};
+    struct gr_manifest m;
+    struct gr_error error = {0};
     char key[GR_KEY_BYTES], pin[GR_KEY_BYTES];
-    bool is_there = false;
 
     gr_key_record(key, "ckpt", name);
     gr_key_record(pin, "pin", name);
-    status = gr_access_get(&access, &manifest, key, -1);
+    status = gr_access_get(&access, &bytes, key, GR_RECORD_BYTES_MOST + 1);
     if (status == GR_ERR_NOT_FOUND)
         status = fail_not_found(store, name);
     GR_TRY(status);
+    GR_TRY(gr_manifest_read(&m, &bytes, name, key));
     /* The pin holds the manifest, which a collector that dies in the wrong moment may not put back.
      */
-    GR_TRY(gr_access_put(&access, pin, manifest.data, (int64_t)manifest.length));
-    GR_TRY(gr_access_exists(&access, &is_there, key));
-    if (!is_there) {
+    GR_TRY(gr_access_put(&access, pin, bytes.data, (int64_t)bytes.length));
+    status = check_pinned(&access, &m);
+    if (status == GR_ERR_NOT_FOUND) {
+        error = gr_error_take();
         GR_TRY(store->ops->remove(store, pin));
-        status = fail_not_found(store, name);
+        gr_error_put(&error);
+        status = GR_ERR_NOT_FOUND;
     }
 out:
-    gr_buffer_release(&manifest);
+    gr_buffer_release(&bytes);
     return status;
 }
 
@@ -252,21 +274,17 @@ gr_status gr_state_unpin(struct gr_store *store, const char *name)
 
 /* ---- remove --------------------------------------------------------------------------------- */
 
-/* The best step as the newest live good manifest tells it; 0: none. */
-static gr_status read_best_step(int64_t *best_step, struct gr_store *store)
+static gr_status fail_needed(const char *name, enum gr_collect_reason reason)
 {
-    gr_status status = GR_OK;
-    struct gr_checkpoint_rows rows = {0};
+    static const char *const words[] = {
+        [GR_COLLECT_NOT_NEEDED] = "just pinned",
+        [GR_COLLECT_PINNED] = "pinned",
+        [GR_COLLECT_BEST] = "the best",
+        [GR_COLLECT_NEWEST] = "among the three newest good ones",
+    };
 
-    *best_step = 0;
-    GR_TRY(gr_state_list(&rows, store));
-    for (int64_t i = 0; i < rows.count; i++) {
-        if (rows.row[i].is_best)
-            *best_step = rows.row[i].step;
-    }
-out:
-    gr_checkpoint_rows_release(&rows);
-    return status;
+    return gr_fail(GR_ERR_USAGE, name, "unpin it first, or let the run get further",
+                   "the checkpoint stays (found it %s, expected an older one)", words[reason]);
 }
 
 gr_status gr_state_remove(struct gr_store *store, const char *name)
@@ -275,26 +293,22 @@ gr_status gr_state_remove(struct gr_store *store, const char *name)
     struct gr_access access = gr_access_for(store, NULL, 0);
     struct gr_history history = {0};
     const struct gr_history_manifest *m = NULL;
-    int64_t best_step = 0;
-    bool *needed = NULL, was_pinned = false;
+    enum gr_collect_reason *reasons = NULL, reason = GR_COLLECT_NOT_NEEDED;
+    bool was_pinned = false;
 
-    GR_TRY(read_best_step(&best_step, store));
     GR_TRY(gr_history_read(&history, &access));
     m = gr_history_find(&history, name);
     if (m == NULL)
         GR_TRY(fail_not_found(store, name));
-    needed = GR_NEW_ARRAY(bool, history.manifest_count);
-    GR_TRY(gr_collect_is_needed(needed, &history, GR_STATE_LIMIT_LEAST, best_step));
-    if (!needed[m - history.manifest])
+    reasons = GR_NEW_ARRAY(enum gr_collect_reason, history.manifest_count);
+    GR_TRY(gr_collect_reasons(reasons, &history, GR_STATE_LIMIT_LEAST));
+    reason = reasons[m - history.manifest];
+    if (reason == GR_COLLECT_NOT_NEEDED)
         GR_TRY(gr_collect_checkpoint(&was_pinned, &history, name, 0));
-    if (needed[m - history.manifest] || was_pinned)
-        GR_TRY(gr_fail(GR_ERR_USAGE, name, "unpin it first, or let the run get further",
-                       "the checkpoint stays (found it %s, expected an older one)",
-                       m->is_pinned           ? "pinned"
-                       : m->step == best_step ? "the best"
-                                              : "among the three newest good ones"));
+    if (reason != GR_COLLECT_NOT_NEEDED || was_pinned)
+        status = fail_needed(name, reason);
 out:
-    gr_free(needed);
+    gr_free(reasons);
     gr_history_release(&history);
     return status;
 }

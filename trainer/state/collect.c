@@ -6,6 +6,7 @@
 #include "trainer/state/collect.h"
 
 #include "kernels/base/alloc.h"
+#include "kernels/base/failpoint.h"
 #include "trainer/state/history.h"
 #include "trainer/state/internal.h"
 #include "trainer/state/record.h"
@@ -31,8 +32,10 @@ static gr_status remove_objects(const struct gr_access *a, const char *name)
     gr_key_object(prefix, name, "", ""); /* "objects/NAME-/" */
     prefix[strlen(prefix) - 1] = '\0';
     GR_TRY(gr_access_list(a, &list, prefix));
-    for (int64_t i = 0; i < list.count; i++)
+    for (int64_t i = 0; i < list.count; i++) {
         GR_TRY(remove_key(a, list.entry[i].key));
+        GR_TRY(gr_failpoint(GR_FAILPOINT_GC_DATA));
+    }
 out:
     gr_store_list_release(&list);
     return status;
@@ -63,6 +66,7 @@ gr_status gr_collect_checkpoint(bool *was_pinned, struct gr_history *h, const ch
     GR_TRY(status);
     GR_TRY(check_writer(a, term));
     GR_TRY(remove_key(a, key));
+    GR_TRY(gr_failpoint(GR_FAILPOINT_GC_MANIFEST));
     GR_TRY(gr_history_read_pins(h));
     *was_pinned = gr_history_find(h, name)->is_pinned;
     if (*was_pinned) {
@@ -79,44 +83,29 @@ out:
 
 /* ---- pins whose manifest is missing --------------------------------------------------------- */
 
-static bool are_listed(const struct gr_manifest *m, const struct gr_store_list *objects)
-{
-    int64_t found = 0;
-    char key[GR_KEY_BYTES];
-
-    for (int64_t i = 0; i < m->object_count; i++) {
-        gr_key_object(key, m->name, m->uuid, m->object[i].name);
-        for (int64_t j = 0; j < objects->count; j++)
-            found += strcmp(objects->entry[j].key, key) == 0;
-    }
-    return found == m->object_count;
-}
-
 /* A collector may die between deleting a manifest and seeing that it was just pinned.  Pins hold
  * the manifest: where its data is still there it comes back. */
-static gr_status restore_pinned(const struct gr_access *a, const struct gr_store_list *objects,
-                                const char *key, const char *name)
+static gr_status restore_pinned(const struct gr_access *a, const char *pin, const char *name)
 {
     gr_status status = GR_OK;
     struct gr_buffer bytes = {0};
     struct gr_manifest m;
-    char manifest[GR_KEY_BYTES];
+    char key[GR_KEY_BYTES];
 
-    status = gr_access_get(a, &bytes, key, GR_RECORD_BYTES_MOST + 1);
-    if (status == GR_OK)
-        status = gr_manifest_read(&m, &bytes, name, key);
-    if (status == GR_ERR_NOT_FOUND || status == GR_ERR_DATA) {
-        gr_error_clear();
-        status = GR_OK;
-    } else if (status == GR_OK && are_listed(&m, objects)) {
-        gr_key_record(manifest, "ckpt", name);
-        status = gr_access_put_if_absent(a, manifest, bytes.data, (int64_t)bytes.length);
-    }
+    gr_key_record(key, "ckpt", name);
+    GR_TRY(gr_access_get(a, &bytes, pin, GR_RECORD_BYTES_MOST + 1));
+    GR_TRY(gr_manifest_read(&m, &bytes, name, pin));
+    GR_TRY(gr_manifest_check_objects(&m, a));
+    GR_TRY(gr_access_put_if_absent(a, key, bytes.data, (int64_t)bytes.length));
+out:
     gr_buffer_release(&bytes);
-    return status;
+    if (status != GR_ERR_NOT_FOUND && status != GR_ERR_DATA && status != GR_ERR_EXISTS)
+        return status;
+    gr_error_clear(); /* unpinned, another's, without data, back already: nothing to do */
+    return GR_OK;
 }
 
-static gr_status restore_all_pinned(const struct gr_access *a, const struct gr_store_list *objects)
+static gr_status restore_all_pinned(const struct gr_access *a)
 {
     gr_status status = GR_OK;
     struct gr_store_list pins = {0};
@@ -131,7 +120,7 @@ static gr_status restore_all_pinned(const struct gr_access *a, const struct gr_s
         gr_key_record(key, "ckpt", name);
         GR_TRY(gr_access_exists(a, &is_there, key));
         if (!is_there)
-            GR_TRY(restore_pinned(a, objects, pins.entry[i].key, name));
+            GR_TRY(restore_pinned(a, pins.entry[i].key, name));
     }
 out:
     gr_store_list_release(&pins);
@@ -140,23 +129,47 @@ out:
 
 /* ---- what stays ----------------------------------------------------------------------------- */
 
-gr_status gr_collect_is_needed(bool *needed, struct gr_history *h, int64_t limit, int64_t best_step)
+/* The best that manifest `newest` tells of; a manifest that cannot be read tells of none. */
+static gr_status keep_best(enum gr_collect_reason *reason, struct gr_history *h, int64_t newest)
+{
+    gr_status status = GR_OK;
+    struct gr_manifest m = {0};
+
+    status = gr_manifest_get(&m, h->access, h->manifest[newest].name);
+    if (status == GR_ERR_DATA || status == GR_ERR_NOT_FOUND) {
+        gr_error_clear();
+        return GR_OK;
+    }
+    GR_TRY(status);
+    for (int64_t i = newest; i < h->manifest_count; i++) {
+        bool is_live = false;
+
+        if (h->manifest[i].step != m.at.best_step || reason[i] != GR_COLLECT_NOT_NEEDED)
+            continue;
+        GR_TRY(gr_history_is_live(&is_live, h, &h->manifest[i]));
+        if (is_live)
+            reason[i] = GR_COLLECT_BEST;
+    }
+out:
+    return status;
+}
+
+gr_status gr_collect_reasons(enum gr_collect_reason *reason, struct gr_history *h, int64_t limit)
 {
     gr_status status = GR_OK;
     int64_t newest = 0;
 
-    for (int64_t i = 0; i < h->manifest_count; i++) {
-        const struct gr_history_manifest *m = &h->manifest[i];
+    for (int64_t i = 0; i < h->manifest_count; i++)
+        reason[i] = h->manifest[i].is_pinned ? GR_COLLECT_PINNED : GR_COLLECT_NOT_NEEDED;
+    for (int64_t i = 0; i < h->manifest_count && newest < limit; i++) {
         bool is_live = false;
 
-        /* Beyond the newest the rule is not needed, but for the best. */
-        if (newest < limit || m->step == best_step)
-            GR_TRY(gr_history_is_live(&is_live, h, m));
-        needed[i] = m->is_pinned || (is_live && m->step == best_step);
-        if (is_live && !m->is_bad && newest < limit) {
-            needed[i] = true;
-            newest++;
-        }
+        GR_TRY(gr_history_is_live(&is_live, h, &h->manifest[i]));
+        if (!is_live || h->manifest[i].is_bad)
+            continue;
+        reason[i] = GR_COLLECT_NEWEST;
+        newest++;
+        GR_TRY(keep_best(reason, h, i));
     }
 out:
     return status;
@@ -222,25 +235,25 @@ gr_status gr_state_collect(struct gr_state *state)
     struct gr_access access = gr_access_for(state->store, NULL, 0);
     struct gr_store_list objects = {0};
     struct gr_history history = {0};
-    bool *needed = NULL, was_pinned = false;
+    enum gr_collect_reason *reason = NULL;
+    bool was_pinned = false;
 
     GR_TRY(gr_term_check_fence(&access, state->term.term));
     GR_TRY(gr_access_list(&access, &objects, "objects/"));
-    GR_TRY(restore_all_pinned(&access, &objects));
+    GR_TRY(restore_all_pinned(&access));
     GR_TRY(gr_history_read(&history, &access));
-    needed = GR_NEW_ARRAY(bool, history.manifest_count);
-    GR_TRY(gr_collect_is_needed(needed, &history, state->options.save_total_limit,
-                                state->last.best_step));
+    reason = GR_NEW_ARRAY(enum gr_collect_reason, history.manifest_count);
+    GR_TRY(gr_collect_reasons(reason, &history, state->options.save_total_limit));
     GR_TRY(collect_orphans(state, &access, &objects, &history));
     for (int64_t i = history.manifest_count - 1; i >= 0; i--) { /* the oldest first */
         const char *name = history.manifest[i].name;
 
-        if (!needed[i] && strcmp(name, state->term.base) != 0 &&
+        if (reason[i] == GR_COLLECT_NOT_NEEDED && strcmp(name, state->term.base) != 0 &&
             strcmp(name, state->last.name) != 0)
             GR_TRY(gr_collect_checkpoint(&was_pinned, &history, name, state->term.term));
     }
 out:
-    gr_free(needed);
+    gr_free(reason);
     gr_history_release(&history);
     gr_store_list_release(&objects);
     return status;

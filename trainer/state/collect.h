@@ -4,9 +4,14 @@
 
 #include "trainer/state/history.h"
 
-/* needed[i]: manifest i is pinned, the best, or among the `limit` newest good ones. */
-gr_status gr_collect_is_needed(bool *needed, struct gr_history *h, int64_t limit,
-                               int64_t best_step);
+enum gr_collect_reason {
+    GR_COLLECT_NOT_NEEDED,
+    GR_COLLECT_PINNED,
+    GR_COLLECT_BEST,   /* as one of the newest tells it: a resume may come to begin from any */
+    GR_COLLECT_NEWEST, /* among the `limit` newest good ones */
+};
+/* Why manifest i stays. */
+gr_status gr_collect_reasons(enum gr_collect_reason *reason, struct gr_history *h, int64_t limit);
 /* Deletes the manifest, then its data and its verdict; *was_pinned: a pin came in between, so that
  * it stays.  `term`: of the writer, whose fence is asked; 0: somebody else, no fence. */
 gr_status gr_collect_checkpoint(bool *was_pinned, struct gr_history *h, const char *name,

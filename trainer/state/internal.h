@@ -8,9 +8,9 @@
 #include "trainer/state/manifest.h"
 #include "trainer/state/term.h"
 
-/* The manifest that the next one follows, and the best it tells of. */
+/* The manifest that the next one follows. */
 struct gr_state_link {
-    int64_t step, best_step;
+    int64_t step;
     char name[GR_CHECKPOINT_NAME_BYTES], hash[GR_SHA256_HEX_BYTES]; /* "": none */
 };
 struct gr_state {

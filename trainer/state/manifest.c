@@ -2,6 +2,7 @@
 #include "trainer/state/manifest.h"
 
 #include "kernels/base/alloc.h"
+#include "kernels/base/failpoint.h"
 #include "trainer/state/record.h"
 
 #include <inttypes.h>
@@ -222,11 +223,42 @@ gr_status gr_manifest_load(struct gr_checkpoint *c, const struct gr_access *a,
     c->object_count = m->object_count;
     for (int64_t i = 0; i < m->object_count; i++) {
         memcpy(c->object[i].name, m->object[i].name, sizeof c->object[i].name);
+        GR_TRY(gr_failpoint(GR_FAILPOINT_RESUME_OBJECT));
         GR_TRY(load_object(&c->object[i].bytes, a, m, &m->object[i]));
     }
 out:
     if (status != GR_OK)
         gr_checkpoint_release(c);
+    return status;
+}
+
+static int64_t listed_bytes(const struct gr_store_list *list, const char *key)
+{
+    for (int64_t i = 0; i < list->count; i++) {
+        if (strcmp(list->entry[i].key, key) == 0)
+            return list->entry[i].bytes;
+    }
+    return -1;
+}
+
+gr_status gr_manifest_check_objects(const struct gr_manifest *m, const struct gr_access *a)
+{
+    gr_status status = GR_OK;
+    struct gr_store_list list = {0};
+    char key[GR_KEY_BYTES];
+
+    gr_key_object(key, m->name, m->uuid, "");
+    GR_TRY(gr_access_list(a, &list, key));
+    for (int64_t i = 0; i < m->object_count; i++) {
+        gr_key_object(key, m->name, m->uuid, m->object[i].name);
+        if (listed_bytes(&list, key) != m->object[i].bytes)
+            GR_TRY(gr_fail(GR_ERR_NOT_FOUND, a->store->url, damaged,
+                           "%s is not there as it was put (found %" PRId64
+                           " bytes, expected %" PRId64 ")",
+                           key, listed_bytes(&list, key), m->object[i].bytes));
+    }
+out:
+    gr_store_list_release(&list);
     return status;
 }
 

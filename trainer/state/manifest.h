@@ -37,6 +37,8 @@ gr_status gr_manifest_get(struct gr_manifest *m, const struct gr_access *a, cons
  * missing, what the store refuses. */
 gr_status gr_manifest_load(struct gr_checkpoint *c, const struct gr_access *a,
                            const struct gr_manifest *m);
+/* The store lists every object at its full size.  Errors: ERR_NOT_FOUND naming one. */
+gr_status gr_manifest_check_objects(const struct gr_manifest *m, const struct gr_access *a);
 /* ERR_DATA if it is of another run, or follows a manifest that is there but another. */
 gr_status gr_manifest_check_place(const struct gr_manifest *m, const struct gr_access *a,
                                   const char *run_hash);

@@ -4,8 +4,11 @@
 #include "data/hash.h"
 #include "data/json.h"
 #include "kernels/base/alloc.h"
+#include "kernels/base/failpoint.h"
 #include "trainer/model/peft_files.h"
+#include "trainer/state/state.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -113,60 +116,151 @@ out:
 
 gr_status gr_run_identity_claim(struct gr_store *store, const struct gr_run_identity *identity)
 {
-    json_t *mine = describe(identity);
-    gr_status status = put_json(store, "run.json", mine, true);
+    gr_status status = GR_OK;
+    struct gr_state_clock clock = gr_state_real_clock();
+    json_t *mine = describe(identity), *whole = json_copy(mine);
+    char uuid[GR_STATE_UUID_BYTES];
 
+    clock.uuid(clock.context, uuid); /* tells this creation from another with the same identity */
+    json_object_set_new(whole, "run_id", json_string(uuid));
+    status = put_json(store, "run.json", whole, true);
     if (status == GR_ERR_EXISTS) {
         gr_error_clear();
         status = compare_identity(store, mine);
     }
+    json_decref(whole);
     json_decref(mine);
     return status;
 }
 
-gr_status gr_run_is_done(bool *is_done, struct gr_store *store)
-{
-    struct gr_buffer bytes = {0};
-    gr_status status = store->ops->get(store, &bytes, "done.json", 0, -1);
+/* The exported files, in the order they are put. */
+static const char *const exported[] = {"adapter/adapter_model.safetensors",
+                                       "adapter/adapter_config.json"};
 
-    *is_done = status == GR_OK;
-    gr_buffer_release(&bytes);
-    if (status != GR_ERR_NOT_FOUND)
-        return status;
-    gr_error_clear();
-    return GR_OK;
-}
-
-/* Puts one exported file and notes its hash. */
-static gr_status export(struct gr_store *store, json_t *hashes, const char *key,
-                        const struct gr_buffer *bytes)
+static void hash_bytes(json_t *hashes, const char *key, const struct gr_buffer *bytes)
 {
-    char hash[65];
+    char hash[GR_SHA256_HEX_BYTES];
 
     gr_sha256_hex(hash, bytes->data, (int64_t)bytes->length);
     json_object_set_new(hashes, key, json_string(hash));
-    return store->ops->put(store, key, bytes->data, (int64_t)bytes->length);
 }
 
-gr_status gr_run_finish(struct gr_store *store, const struct gr_adapter *adapter,
-                        const float *values, const char *base_model, int64_t step,
-                        double final_loss)
+/* {"adapter/...": hash} of what would be exported; bytes[2] are filled. */
+static json_t *pack(struct gr_buffer bytes[2], const struct gr_adapter *adapter,
+                    const float *values, const char *base_model)
+{
+    json_t *hashes = json_object();
+
+    gr_peft_write_weights(&bytes[0], adapter, values);
+    gr_peft_write_config(&bytes[1], adapter, base_model);
+    for (int i = 0; i < GR_COUNT(exported); i++)
+        hash_bytes(hashes, exported[i], &bytes[i]);
+    return hashes;
+}
+
+gr_status gr_run_look(enum gr_run_end *end, struct gr_store *store)
 {
     gr_status status = GR_OK;
-    struct gr_buffer weights = {0}, config = {0};
-    json_t *done = json_object(), *hashes = json_object();
+    struct gr_buffer text = {0}, bytes = {0};
+    json_t *done = NULL, *found = json_object();
+    char *place = gr_format("%s/done.json", store->url);
 
-    json_object_set_new(done, "adapter_sha256", hashes);
-    json_object_set_new(done, "step", json_integer(step));
-    json_object_set_new(done, "train_loss", json_real(final_loss));
-    gr_peft_write_weights(&weights, adapter, values);
-    gr_peft_write_config(&config, adapter, base_model);
-    GR_TRY(export(store, hashes, "adapter/adapter_model.safetensors", &weights));
-    GR_TRY(export(store, hashes, "adapter/adapter_config.json", &config));
-    GR_TRY(put_json(store, "done.json", done, false));
+    *end = GR_RUN_OPEN;
+    status = store->ops->get(store, &text, "done.json", 0, -1);
+    if (status == GR_ERR_NOT_FOUND) {
+        gr_error_clear();
+        status = GR_OK;
+        goto out;
+    }
+    GR_TRY(status);
+    done = json_loadb(text.data, text.length, 0, NULL);
+    if (done == NULL)
+        GR_TRY(gr_fail(GR_ERR_DATA, place, "the file is damaged; remove it and start again",
+                       "not JSON (expected what graft wrote there)"));
+    for (int i = 0; i < GR_COUNT(exported); i++) {
+        gr_buffer_clear(&bytes);
+        status = store->ops->get(store, &bytes, exported[i], 0, -1);
+        if (status == GR_ERR_NOT_FOUND) {
+            gr_error_clear();
+            status = GR_OK;
+            continue;
+        }
+        GR_TRY(status);
+        hash_bytes(found, exported[i], &bytes);
+    }
+    *end = json_equal(found, json_object_get(done, "adapter_sha256")) ? GR_RUN_DONE
+                                                                      : GR_RUN_EXPORT_DAMAGED;
 out:
     json_decref(done);
-    gr_buffer_release(&weights);
-    gr_buffer_release(&config);
+    json_decref(found);
+    gr_buffer_release(&text);
+    gr_buffer_release(&bytes);
+    gr_free(place);
+    return status;
+}
+
+static gr_status check_finite(const struct gr_adapter *adapter, const float *values)
+{
+    for (int64_t i = 0; i < adapter->count; i++) {
+        const struct gr_lora_matrix *m = &adapter->matrix[i];
+        char name[64];
+
+        gr_lora_matrix_name(name, m);
+        for (int64_t e = m->a_begin; e < m->end; e++) {
+            if (!isfinite(values[e]))
+                return gr_fail(GR_ERR_DIVERGED, "train",
+                               "start again with a lower train.learning_rate and another output",
+                               "the finished adapter is not finite: %s", name);
+        }
+    }
+    return GR_OK;
+}
+
+gr_status gr_run_export(struct gr_store *store, const struct gr_adapter *adapter,
+                        const float *values, const char *base_model)
+{
+    gr_status status = GR_OK;
+    struct gr_buffer bytes[2] = {{0}, {0}};
+    json_t *hashes = NULL;
+
+    GR_TRY(check_finite(adapter, values));
+    hashes = pack(bytes, adapter, values, base_model);
+    for (int i = 0; i < GR_COUNT(exported); i++) {
+        GR_TRY(gr_failpoint(i == 0 ? GR_FAILPOINT_EXPORT_WEIGHTS : GR_FAILPOINT_EXPORT_CONFIG));
+        GR_TRY(store->ops->put(store, exported[i], bytes[i].data, (int64_t)bytes[i].length));
+    }
+out:
+    json_decref(hashes);
+    gr_buffer_release(&bytes[0]);
+    gr_buffer_release(&bytes[1]);
+    return status;
+}
+
+gr_status gr_run_put_done(struct gr_store *store, const struct gr_adapter *adapter,
+                          const float *values, const char *base_model, int64_t step,
+                          double final_loss)
+{
+    gr_status status = GR_OK;
+    struct gr_buffer bytes[2] = {{0}, {0}};
+    json_t *done = json_object();
+    enum gr_run_end end;
+
+    json_object_set_new(done, "adapter_sha256", pack(bytes, adapter, values, base_model));
+    json_object_set_new(done, "step", json_integer(step));
+    if (isfinite(final_loss))
+        json_object_set_new(done, "train_loss", json_real(final_loss));
+    GR_TRY(gr_failpoint(GR_FAILPOINT_DONE_BEFORE));
+    status = put_json(store, "done.json", done, true);
+    if (status == GR_ERR_EXISTS) { /* an earlier start got this far: the same adapter, or a bug */
+        gr_error_clear();
+        GR_TRY(gr_run_look(&end, store));
+        GR_CHECK(end == GR_RUN_DONE, "%s/done.json tells of another adapter", store->url);
+    }
+    GR_TRY(status);
+    GR_TRY(gr_failpoint(GR_FAILPOINT_DONE_AFTER));
+out:
+    json_decref(done);
+    gr_buffer_release(&bytes[0]);
+    gr_buffer_release(&bytes[1]);
     return status;
 }

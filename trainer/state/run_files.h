@@ -14,16 +14,21 @@ struct gr_run_identity {
     int64_t total_steps;
 };
 
-/* Puts run.json if there is none; otherwise the one there must say the same.
+/* Puts run.json, with a run id, if there is none; otherwise the one there must say the same.
  * Errors: ERR_USAGE listing each difference, old and new. */
 gr_status gr_run_identity_claim(struct gr_store *store, const struct gr_run_identity *identity);
 
-/* *is_done: done.json is there. */
-gr_status gr_run_is_done(bool *is_done, struct gr_store *store);
+/* Whether the run is over: done.json is there, and adapter/ is what it says. */
+enum gr_run_end { GR_RUN_OPEN, GR_RUN_DONE, GR_RUN_EXPORT_DAMAGED };
+gr_status gr_run_look(enum gr_run_end *end, struct gr_store *store);
 
-/* Exports values (elements) as adapter/, then puts done.json with the hashes and final_loss. */
-gr_status gr_run_finish(struct gr_store *store, const struct gr_adapter *adapter,
-                        const float *values, const char *base_model, int64_t step,
-                        double final_loss);
+/* Exports values (elements) as adapter/: weights, then config.  Errors: ERR_DIVERGED when a value
+ * is not finite. */
+gr_status gr_run_export(struct gr_store *store, const struct gr_adapter *adapter,
+                        const float *values, const char *base_model);
+/* Puts done.json: the hashes of that export, the step, and final_loss unless it is NaN. */
+gr_status gr_run_put_done(struct gr_store *store, const struct gr_adapter *adapter,
+                          const float *values, const char *base_model, int64_t step,
+                          double final_loss);
 
 #endif

@@ -6,6 +6,7 @@
 #include "trainer/state/state.h"
 
 #include "kernels/base/alloc.h"
+#include "kernels/base/failpoint.h"
 #include "trainer/state/internal.h"
 
 #include <inttypes.h>
@@ -51,6 +52,7 @@ static gr_status put_objects(const struct gr_access *a, const struct gr_manifest
     char key[GR_KEY_BYTES];
 
     for (int64_t i = 0; i < c->object_count; i++) {
+        GR_TRY(gr_failpoint(GR_FAILPOINT_SAVE_OBJECT));
         gr_key_object(key, m->name, m->uuid, c->object[i].name);
         GR_TRY(gr_access_put(a, key, c->object[i].bytes.data, m->object[i].bytes));
     }
@@ -58,38 +60,16 @@ out:
     return status;
 }
 
-static const struct gr_store_entry *find_entry(const struct gr_store_list *list, const char *key)
-{
-    for (int64_t i = 0; i < list->count; i++) {
-        if (strcmp(list->entry[i].key, key) == 0)
-            return &list->entry[i];
-    }
-    return NULL;
-}
-
-/* The store shows every object at its full size. */
 static gr_status check_objects(const struct gr_access *a, const struct gr_manifest *m)
 {
-    gr_status status = GR_OK;
-    struct gr_store_list list = {0};
-    char key[GR_KEY_BYTES];
+    gr_status status = gr_manifest_check_objects(m, a);
+    struct gr_error error = {0};
 
-    gr_key_object(key, m->name, m->uuid, "");
-    GR_TRY(gr_access_list(a, &list, key));
-    for (int64_t i = 0; i < m->object_count; i++) {
-        const struct gr_store_entry *entry = NULL;
-
-        gr_key_object(key, m->name, m->uuid, m->object[i].name);
-        entry = find_entry(&list, key);
-        if (entry == NULL || entry->bytes != m->object[i].bytes)
-            GR_TRY(gr_fail(GR_ERR_RETRY, a->store->url, "the store does not keep what it promised",
-                           "%s was put but is not there (found %" PRId64 " bytes, expected %" PRId64
-                           ")",
-                           key, entry == NULL ? 0 : entry->bytes, m->object[i].bytes));
-    }
-out:
-    gr_store_list_release(&list);
-    return status;
+    if (status != GR_ERR_NOT_FOUND)
+        return status;
+    error = gr_error_take();
+    return gr_fail(GR_ERR_RETRY, NULL, "the store does not keep what it promised", "%s",
+                   error.message);
 }
 
 /* ---- the manifest --------------------------------------------------------------------------- */
@@ -105,6 +85,7 @@ static gr_status put_manifest(const struct gr_access *a, const struct gr_manifes
     gr_key_record(key, "ckpt", m->name);
     do {
         GR_TRY(gr_term_check_fence(a, m->term));
+        GR_TRY(gr_failpoint(GR_FAILPOINT_MANIFEST_BEFORE));
         status = a->store->ops->put_if_absent(a->store, key, bytes->data, (int64_t)bytes->length);
     } while (gr_access_again(a, status, &pause_s));
 out:
@@ -143,19 +124,23 @@ gr_status gr_state_save(struct gr_state *state, const struct gr_checkpoint *c)
              state->last.step);
     if (c->step == state->last.step) /* the base, or what this term committed last */
         return gr_term_check_fence(&access, state->term.term);
+    GR_TRY(gr_failpoint(GR_FAILPOINT_SAVE_BEGIN));
     m = describe(state, c);
     GR_TRY(put_objects(&access, &m, c));
     GR_TRY(check_objects(&access, &m));
     gr_manifest_write(&state->record, &m);
+    GR_TRY(gr_failpoint(GR_FAILPOINT_SAVE_FENCE));
     status = put_manifest(&access, &m, &state->record);
     if (status == GR_ERR_EXISTS)
         gr_error_clear();
     else if (status != GR_OK)
         goto out;
+    GR_TRY(gr_failpoint(GR_FAILPOINT_MANIFEST_AFTER));
     GR_TRY(read_back(&access, &m));
     /* A start may have come between fence and manifest, with a base before this step. */
     GR_TRY(gr_term_check_fence(&access, m.term));
     state->last = gr_state_link_of(&m);
+    GR_TRY(gr_failpoint(GR_FAILPOINT_SAVE_DURABLE));
 out:
     return status;
 }

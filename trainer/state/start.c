@@ -9,6 +9,7 @@
 #include "trainer/state/state.h"
 
 #include "kernels/base/alloc.h"
+#include "kernels/base/failpoint.h"
 #include "kernels/base/log.h"
 #include "trainer/state/history.h"
 #include "trainer/state/internal.h"
@@ -153,12 +154,14 @@ static gr_status take_term(bool *is_ours, struct gr_state *s, const struct gr_hi
     snprintf(t->base_hash, sizeof t->base_hash, "%s", s->last.hash);
     gr_term_write(&s->record, t);
     gr_key_term(key, t->term);
+    GR_TRY(gr_failpoint(GR_FAILPOINT_TERM_BEFORE));
     status = gr_access_put_if_absent(a, key, s->record.data, (int64_t)s->record.length);
     if (status == GR_ERR_EXISTS) { /* another's, or ours, put by a try whose answer was lost */
         gr_error_clear();
         status = GR_OK;
     }
     GR_TRY(status);
+    GR_TRY(gr_failpoint(GR_FAILPOINT_TERM_AFTER));
     GR_TRY(read_back(is_ours, a, key, &s->record));
 out:
     if (!*is_ours)
@@ -211,6 +214,7 @@ static gr_status choose_base(enum choice *choice, struct gr_manifest *m, const s
     *choice = CHOICE_NONE;
     if (s->options.fresh)
         goto out;
+    GR_TRY(gr_failpoint(GR_FAILPOINT_RESUME_CHOOSE));
     GR_TRY(choose(choice, m, h, s->options.run_hash));
     if (*choice == CHOICE_NONE)
         GR_TRY(check_beginning(h));
@@ -246,6 +250,7 @@ static gr_status start_round(bool *is_done, struct gr_state *s, struct gr_checkp
             goto out;
         }
         GR_TRY(status);
+        GR_TRY(gr_failpoint(GR_FAILPOINT_RESUME_STAGED));
     }
     *is_done = true;
 out:

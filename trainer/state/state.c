@@ -30,7 +30,7 @@ struct gr_access gr_state_access(const struct gr_state *s)
 
 struct gr_state_link gr_state_link_of(const struct gr_manifest *m)
 {
-    struct gr_state_link link = {.step = m->at.step, .best_step = m->at.best_step};
+    struct gr_state_link link = {.step = m->at.step};
 
     memcpy(link.name, m->name, sizeof link.name);
     memcpy(link.hash, m->hash, sizeof link.hash);

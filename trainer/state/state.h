@@ -100,9 +100,10 @@ gr_status gr_state_save(struct gr_state *state, const struct gr_checkpoint *c);
 gr_status gr_state_check_fence(struct gr_state *state);
 
 /* Deletes what nothing needs any more.  Stays: the save_total_limit newest good checkpoints, the
- * best, the pinned, the base of this term.  Goes: other manifests with their data, data without
- * manifest of this term at once and of earlier terms a day after they ended.  Asks everything once,
- * without waiting; an ERR_RETRY is no harm, the next call goes on.  Call it after a save. */
+ * best that any of these tells of, the pinned, the base of this term.  Goes: other manifests with
+ * their data, data without manifest of this term at once and of earlier terms a day after they
+ * ended. Asks everything once, without waiting; an ERR_RETRY is no harm, the next call goes on.
+ * Call it after a save. */
 gr_status gr_state_collect(struct gr_state *state);
 
 /* ---- the commands: any process, with or without a running writer --------------------------- */
@@ -134,7 +135,8 @@ gr_status gr_state_find(char name[GR_CHECKPOINT_NAME_BYTES], struct gr_store *st
 /* Loads and verifies the checkpoint of this name.  Errors: ERR_NOT_FOUND, ERR_DATA with the reason,
  * what the store refuses. */
 gr_status gr_state_load(struct gr_checkpoint *c, struct gr_store *store, const char *name);
-/* Errors: ERR_NOT_FOUND if the checkpoint went away meanwhile (the pin is taken back). */
+/* Errors: ERR_NOT_FOUND if it or its data is not there, or went away meanwhile (the pin is taken
+ * back); ERR_DATA if its manifest is damaged. */
 gr_status gr_state_pin(struct gr_store *store, const char *name);
 gr_status gr_state_unpin(struct gr_store *store, const char *name);
 /* Errors: ERR_USAGE for the three newest good ones, the best and pinned ones. */

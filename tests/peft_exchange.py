@@ -1,0 +1,106 @@
+#!/usr/bin/env python3
+"""Adapters travel both ways: one trained by graft opens in PEFT, one made by PEFT opens in graft.
+
+    peft_exchange.py GRAFT      GRAFT: the program. Uses data/demo; exits 77 without torch and PEFT.
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from twin import (
+    SOURCE, Graft, check, load_base, load_file, peft, read_documents, read_dump, supervised_logits,
+    torch, transformers,
+)  # fmt: skip
+
+DEMO = SOURCE / "data" / "demo"
+MODEL = DEMO / "model"
+CONVERSATIONS = 20
+MAX_LENGTH = 192  # no test conversation is longer
+DIFFERENT = 1e-2
+EQUAL = 1e-4
+
+# Adapters PEFT makes: an ordinary one, and what is easily read wrong.
+PEFT_ADAPTERS = {
+    "all linears": dict(r=8, lora_alpha=16, target_modules="all-linear"),
+    "rsLoRA on q, v and down": dict(
+        r=4, lora_alpha=8, use_rslora=True, target_modules=["q_proj", "v_proj", "down_proj"]
+    ),
+    "a regular expression": dict(
+        r=5, lora_alpha=7, target_modules=r".*layers\.[13]\.self_attn\.[qo]_proj"
+    ),
+}
+
+
+def largest_difference(left: list, right: list) -> float:
+    return max((a - b).abs().max().item() for a, b in zip(left, right, strict=True))
+
+
+def compare_logits(graft: Graft, adapter: Path, work: Path, what: str) -> None:
+    data = work / "test.jsonl"
+    lines = (DEMO / "test.jsonl").read_text().splitlines(keepends=True)
+    data.write_text("".join(lines[:CONVERSATIONS]))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(MODEL)
+    documents = read_documents(tokenizer, data, MAX_LENGTH)
+    model = load_base(MODEL)
+    base = [supervised_logits(model, document) for document in documents]
+    model = peft.PeftModel.from_pretrained(model, adapter).eval()
+    expected = [supervised_logits(model, document) for document in documents]
+
+    dump = work / "dump.safetensors"
+    graft("eval", "--model", MODEL, "--adapter", adapter, "--data", data,
+          "--set", f"data.max_length={MAX_LENGTH}", "--dump", dump)  # fmt: skip
+    found = read_dump(dump, documents)
+    moved = largest_difference(base, expected)
+    apart = largest_difference(found, expected)
+    check(moved > DIFFERENT, f"{what}: the adapter moves logits ({moved:.3g} > {DIFFERENT})")
+    check(apart <= EQUAL, f"{what}: logits of graft and PEFT are equal ({apart:.2e} <= {EQUAL})")
+
+
+def check_graft_adapter(graft: Graft, work: Path) -> None:
+    run = work / "run"
+    graft("train", DEMO / "run.yaml", "--set", f"model={MODEL}", "--set", f"output={run}",
+          "--set", f"data.train=[{DEMO / 'train.jsonl'}]", "--set", "train.max_steps=12")  # fmt: skip
+    adapter = run / "adapter"
+
+    config = peft.LoraConfig.from_pretrained(adapter)
+    fresh = peft.get_peft_model(load_base(MODEL), config)
+    expected = peft.get_peft_model_state_dict(fresh)
+    found = load_file(adapter / "adapter_model.safetensors")
+    check(sorted(found) == sorted(expected), f"graft's adapter has PEFT's {len(expected)} keys")
+    check(
+        all(found[key].shape == value.shape for key, value in expected.items()),
+        "graft's adapter has PEFT's shapes",
+    )
+    check(
+        all(found[key].any() for key in found if "lora_B" in key),
+        "every lora_B of graft's adapter is non-zero",
+    )
+    keys = json.loads((adapter / "adapter_config.json").read_text())
+    check(list(keys) == sorted(keys), "adapter_config.json is sorted")
+    check(
+        set(keys) <= set(peft.LoraConfig(r=1).to_dict()) | {"peft_version"},
+        "adapter_config.json has only keys PEFT knows",
+    )
+    compare_logits(graft, adapter, work, "trained by graft")
+
+
+def check_peft_adapter(graft: Graft, work: Path, name: str, settings: dict) -> None:
+    torch.manual_seed(3)
+    config = peft.LoraConfig(task_type="CAUSAL_LM", init_lora_weights=False, **settings)
+    adapter = work / "made-by-peft" / name.replace(" ", "-")
+    peft.get_peft_model(load_base(MODEL), config).save_pretrained(adapter)
+    compare_logits(graft, adapter, work, f"made by PEFT, {name}")
+
+
+def main() -> None:
+    graft = Graft(sys.argv[1])
+    with tempfile.TemporaryDirectory() as folder:
+        check_graft_adapter(graft, Path(folder))
+        for name, settings in PEFT_ADAPTERS.items():
+            check_peft_adapter(graft, Path(folder), name, settings)
+
+
+if __name__ == "__main__":
+    main()

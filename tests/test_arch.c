@@ -1,0 +1,104 @@
+/* config.json: what the reader makes of keys that files have in several forms. */
+#include "kernels/base/alloc.h"
+#include "tests/files.h"
+#include "tests/test.h"
+#include "trainer/model/arch.h"
+
+/* Reads a small config of this type with more keys: `, "key": value`. */
+static gr_status load(struct gr_model_config *config, const char *model_type, const char *keys)
+{
+    char *text = gr_format("{\"model_type\": \"%s\", \"vocab_size\": 9, \"hidden_size\": 8, "
+                           "\"intermediate_size\": 8, \"num_hidden_layers\": 3, "
+                           "\"num_attention_heads\": 2, \"max_position_embeddings\": 64%s}",
+                           model_type, keys);
+    gr_status status;
+
+    gr_test_write_text("config.json", text);
+    status = gr_model_config_load(config, ".");
+    gr_free(text);
+    return status;
+}
+
+static const char sliding[] =
+    ", \"use_sliding_window\": true, \"sliding_window\": 16, \"max_window_layers\": 1";
+
+TEST(arch_eos_is_one_token_or_a_list)
+{
+    struct gr_model_config c;
+
+    gr_test_enter_folder();
+    ASSERT_OK(load(&c, "llama", ""));
+    ASSERT_INT(c.eos_count, 0);
+    ASSERT_OK(load(&c, "llama", ", \"eos_token_id\": 7"));
+    ASSERT_INT(c.eos_count, 1);
+    ASSERT_INT(c.eos[0], 7);
+    ASSERT_OK(load(&c, "llama", ", \"eos_token_id\": [5, 3, 8]"));
+    ASSERT_INT(c.eos_count, 3);
+    ASSERT_INT(c.eos[2], 8);
+    ASSERT_INT(load(&c, "llama", ", \"eos_token_id\": [1, \"x\"]"), GR_ERR_DATA);
+    ASSERT_TEXT(gr_error_message(), "./config.json: eos_token_id (found text, expected a whole "
+                                    "number or a list of them)");
+    gr_error_clear();
+    ASSERT_INT(load(&c, "llama", ", \"eos_token_id\": [0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16]"),
+               GR_ERR_DATA);
+}
+
+TEST(arch_window_counts_only_when_it_is_fully_given)
+{
+    static const struct {
+        const char *type, *keys;
+    } broken[] = {
+        {"qwen2", ", \"use_sliding_window\": true"},
+        {"qwen2", ", \"use_sliding_window\": true, \"sliding_window\": 16"},
+        {"qwen3", ", \"use_sliding_window\": true, \"max_window_layers\": 1"},
+        {"mistral", ""},
+    };
+    struct gr_model_config c;
+
+    gr_test_enter_folder();
+    ASSERT_OK(load(&c, "qwen2", ""));
+    ASSERT_INT(gr_model_window(&c, 2), 0);
+    ASSERT_OK(load(&c, "mistral", ", \"sliding_window\": null"));
+    ASSERT_INT(gr_model_window(&c, 2), 0);
+    ASSERT_OK(load(&c, "qwen2", sliding));
+    ASSERT_INT(gr_model_window(&c, 0), 0);
+    ASSERT_INT(gr_model_window(&c, 1), 16);
+    for (int64_t i = 0; i < GR_COUNT(broken); i++) {
+        ASSERT_MSG(load(&c, broken[i].type, broken[i].keys) == GR_ERR_DATA, "%s%s is accepted",
+                   broken[i].type, broken[i].keys);
+        gr_error_clear();
+    }
+}
+
+TEST(arch_layer_types_must_be_those_computed)
+{
+    struct gr_model_config c;
+    char *same = gr_format("%s, \"layer_types\": [\"full_attention\", \"sliding_attention\", "
+                           "\"sliding_attention\"]",
+                           sliding);
+
+    gr_test_enter_folder();
+    ASSERT_OK(load(&c, "qwen3", same));
+    ASSERT_INT(load(&c, "llama", strstr(same, ", \"layer")), GR_ERR_DATA);
+    ASSERT_TEXT(gr_error_message(), "./config.json: layer_types: layer 1 (found "
+                                    "sliding_attention, expected full_attention)");
+    gr_error_clear();
+    ASSERT_INT(load(&c, "llama", ", \"layer_types\": [\"full_attention\"]"), GR_ERR_DATA);
+    ASSERT_TEXT(gr_error_message(),
+                "./config.json: layer_types (found a list of 1, expected a list of 3)");
+    gr_free(same);
+}
+
+TEST(arch_partly_rotated_heads_are_refused_wherever_they_stand)
+{
+    struct gr_model_config c;
+
+    gr_test_enter_folder();
+    ASSERT_OK(load(&c, "llama", ", \"rope_parameters\": {\"partial_rotary_factor\": 1.0}"));
+    ASSERT_INT(load(&c, "llama", ", \"partial_rotary_factor\": 0.5"), GR_ERR_DATA);
+    gr_error_clear();
+    ASSERT_INT(load(&c, "llama", ", \"rope_parameters\": {\"partial_rotary_factor\": 0.5}"),
+               GR_ERR_DATA);
+    ASSERT_TEXT(gr_error_message(),
+                "./config.json: rope_parameters: partial_rotary_factor (found 0.5, expected 1)");
+}

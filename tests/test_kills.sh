@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+# Promise 1: kill any process at any moment, start again: the finished adapter is that of a run nobody
+# touched.  Each start is killed at the place its row names, until the run finishes; other ranks and
+# threads on the way.  Every restart must go on from the last durable step or later.
+#   test_kills.sh GRAFT TOOL_RANDOM_MODEL               the table below: 20 kills
+#   test_kills.sh GRAFT TOOL_RANDOM_MODEL --random N    N kills at random moments (seed: SEED)
+set -euo pipefail
+graft=$1 tool=$2
+. "$(dirname "$0")/run_rig.sh"
+kills=0 durable=0
+
+# check_resume: what the last start resumed from, against the last durable line of all before it
+check_resume() {
+    local resumed
+    resumed=$(sed -n 's/^graft: resumed: step \([0-9]*\).*/\1/p' "$log")
+    # a start that died before it told has nothing to check
+    if [ -n "$resumed" ] && [ "$resumed" -lt "$durable" ]; then
+        fail "$1: resumed at $resumed, but step $durable was durable"
+    fi
+    if [ "$durable" -gt 0 ] && [ -z "$resumed" ] && grep -q '^step ' "$log"; then
+        fail "$1: began anew, but step $durable was durable"
+    fi
+    local last
+    last=$(sed -n 's/^graft: durable: step \([0-9]*\)$/\1/p' "$log" | tail -1)
+    if [ -n "$last" ] && [ "$last" -gt "$durable" ]; then durable=$last; fi
+}
+
+declare -A histogram
+
+# killed OUTPUT RANKS THREADS FAILPOINT: a start that must die there
+killed() {
+    local code=0 kind=${4%%[@:]*}
+    GRAFT_FAIL=$4 train "$1" "$2" "$3" || code=$?
+    if [ "$code" = 0 ]; then fail "$4 did not kill"; fi
+    check_resume "$4"
+    kills=$((kills + 1))
+    histogram[$kind]=$((${histogram[$kind]:-0} + 1))
+}
+finished() {
+    if ! train "$1" "$2" "$3"; then fail "the last start of $1 failed"; fi
+    check_resume "the end of $1"
+    if [ "$(hash_of "$1")" != "$reference" ]; then fail "$1: another adapter"; fi
+    durable=0
+}
+
+if [ "${3-}" = --random ]; then
+    RANDOM=${SEED:-1}
+    run=0
+    while [ "$kills" -lt "$4" ]; do
+        ranks=$((RANDOM % 3 + 1)) threads=$((RANDOM % 2 + 1)) ms=$((RANDOM % 2500 + 300))
+        train "random-$run" "$ranks" "$threads" &
+        launcher=$!
+        sleep "$((ms / 1000)).$(printf %03d $((ms % 1000)))"
+        # one of the ranks, or mpirun itself: all are children of this shell's child
+        mpirun=$(pgrep -P "$launcher" -x mpirun || true)
+        victims=(${mpirun:+$mpirun} ${mpirun:+$(pgrep -P "$mpirun" -x graft || true)})
+        if [ "${#victims[@]}" -gt 0 ]; then
+            kill -9 "${victims[RANDOM % ${#victims[@]}]}" 2> /dev/null || true
+        fi
+        if wait "$launcher"; then
+            check_resume "end of random-$run"
+            [ "$(hash_of "random-$run")" = "$reference" ] || fail "random-$run: another adapter"
+            rm -rf "${work:?}/random-$run"
+            run=$((run + 1)) durable=0
+        else
+            # ranks of a killed mpirun end by themselves
+            while pgrep -f "$work/random-$run" > /dev/null; do sleep 0.1; done
+            check_resume "kill $kills"
+            kills=$((kills + 1))
+            histogram[$((durable * 10 / steps))0%]=$((${histogram[$((durable * 10 / steps))0%]:-0} + 1))
+        fi
+    done
+    durable=0
+    train "random-$run" 1 1 || fail "the last start failed"
+    [ "$(hash_of "random-$run")" = "$reference" ] || fail "random-$run: another adapter"
+else
+    killed a 1 1 term.before:0:kill
+    killed a 2 1 step.computed@5:1:kill
+    killed a 3 1 step.updated@2:2:kill
+    killed a 1 2 micro_batch@7:0:kill
+    killed a 2 2 save.object@2:0:kill
+    killed a 2 1 resume.object@2:0:kill
+    killed a 1 3 step.computed@4:0:kill
+    killed a 3 2 save.fence@2:0:kill
+    killed a 2 1 step.updated@3:0:kill
+    killed a 1 1 manifest.after@1:0:kill
+    killed a 2 1 export.config:0:kill
+    finished a 2 1
+    killed b 2 1 step.updated@4:1:kill
+    killed b 1 1 resume.staged:0:kill
+    killed b 3 1 micro_batch@5:2:kill
+    killed b 1 2 store.named@9:0:kill
+    killed b 2 1 step.computed@5:0:kill
+    killed b 1 1 micro_batch@11:0:kill
+    killed b 2 2 step.updated@5:1:kill
+    killed b 3 1 step.computed@2:1:kill
+    killed b 1 1 done.before:0:kill
+    finished b 3 1
+fi
+echo "kills by place:"
+for kind in "${!histogram[@]}"; do printf '  %-16s %d\n' "$kind" "${histogram[$kind]}"; done | sort
+passed=$((kills - failed))
+report

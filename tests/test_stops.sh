@@ -1,0 +1,93 @@
+#!/usr/bin/env bash
+# Stops on request at many moments, a second start, and a takeover from a launcher that sleeps: the
+# right exit codes, one writer, nothing left running, the same adapter.
+#   test_stops.sh GRAFT TOOL_RANDOM_MODEL
+set -euo pipefail
+graft=$1 tool=$2
+. "$(dirname "$0")/run_rig.sh"
+
+# start OUTPUT RANKS [ARG...]: in the background; $launcher is the pid of mpirun, $log its own file
+start()
+{
+    log=$work/log-$1
+    train "$1" "$2" 1 "${@:3}" &
+    shell=$!
+    launcher=''
+    for _ in $(seq 100); do
+        launcher=$(pgrep -P "$shell" -x mpirun) && break
+        sleep 0.02
+    done
+}
+# ended: its exit code, and that no process of the output is left
+ended()
+{
+    code=0
+    wait "$shell" || code=$?
+    for _ in $(seq 50); do
+        pgrep -f "output=$work/$1 " > /dev/null || return 0
+        sleep 0.1
+    done
+    fail "$1: processes are left running"
+}
+until_line()
+{
+    for _ in $(seq 300); do
+        if grep -q "$1" "$log" 2> /dev/null; then return 0; fi
+        sleep 0.05
+    done
+    fail "no line '$1' came"
+}
+
+# ---- 20 stops: before step 1, in steps, in saves, twice ----
+export GRAFT_FAIL='step.updated@*:0:delay=20,save.object@*:0:delay=10'
+RANDOM=${SEED:-7}
+output=0 stops=0 codes=''
+while [ "$stops" -lt 20 ]; do
+    start "stop-$output" $((RANDOM % 3 + 1))
+    ms=$((stops == 0 ? 60 : RANDOM % 900 + 100))
+    sleep "0.$(printf %03d $((ms < 1000 ? ms : 999)))"
+    kill -USR1 "$launcher" 2> /dev/null || true
+    if [ $((stops % 4)) = 3 ]; then kill -USR1 "$launcher" 2> /dev/null || true; fi
+    ended "stop-$output"
+    if [ "$code" = 138 ] || [ "$code" = 0 ]; then pass; else fail "stop $stops: exit $code"; fi
+    stops=$((stops + 1)) codes+=" $code"
+    if [ "$code" = 0 ]; then
+        [ "$(hash_of "stop-$output")" = "$reference" ] || fail "stop-$output: another adapter"
+        output=$((output + 1))
+    fi
+done
+unset GRAFT_FAIL
+echo "exit codes of the stops:$codes"
+log=$work/log
+train "stop-$output" 2 1 || fail "the last start failed"
+if [ "$(hash_of "stop-$output")" = "$reference" ]; then pass; else fail "another adapter"; fi
+
+# ---- a second start while the first works ----
+GRAFT_FAIL='step.updated@*:0:delay=700' start both 2
+until_line '^step 1/'
+first=$shell
+code=0
+log=$work/log-second
+train both 1 1 || code=$?
+if [ "$code" = 6 ] && grep -q 'in use by' "$log"; then pass; else fail "second start: exit $code"; fi
+shell=$first log=$work/log-both
+ended both
+if [ "$code" = 0 ] && [ "$(hash_of both)" = "$reference" ]; then pass; else fail "first start: exit $code"; fi
+
+# ---- a takeover from a launcher that sleeps, which then wakes up ----
+GRAFT_FAIL='step.updated@*:0:delay=100' start taken 2
+until_line '^graft: durable: step 6'
+sleepers="$launcher $(pgrep -P "$launcher" -x graft)"
+kill -STOP $sleepers
+first=$shell
+log=$work/log-taker
+if train taken 1 1 --takeover && [ "$(hash_of taken)" = "$reference" ]; then
+    pass
+else
+    fail "the takeover did not finish with the same adapter"
+fi
+kill -CONT $sleepers
+shell=$first log=$work/log-taken
+ended taken
+if [ "$code" = 6 ] && [ "$(hash_of taken)" = "$reference" ]; then pass; else fail "zombie: exit $code"; fi
+report

@@ -1,0 +1,262 @@
+"""What graft decides, written a second time in Python: tokens, labels, the order of documents, packs.
+
+peft_exchange.py and real_models.py compare graft with Transformers and PEFT on it. Nothing here
+reads graft's code or its output, except read_dump(), which reads `graft eval --dump`.
+"""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+SOURCE = Path(os.environ.get("GRAFT_SOURCE_DIR", Path(__file__).resolve().parent.parent))
+SKIP = 77  # the exit status ctest takes for "skipped"
+
+
+def skip(reason: str) -> None:
+    print(f"skipped: {reason}")
+    sys.exit(SKIP)
+
+
+try:
+    import peft
+    import torch
+    import transformers
+    from safetensors.torch import load_file
+except ImportError as error:
+    skip(f"{error}; this test needs torch, transformers and peft")
+
+torch.set_num_threads(min(2, os.cpu_count() or 1))
+transformers.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
+
+
+class Graft:
+    """The program under test."""
+
+    def __init__(self, path: str):
+        self.path = path
+
+    def __call__(self, *arguments: object) -> str:
+        command = [self.path, *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            sys.exit(f"{' '.join(command)}\nexited with {done.returncode}:\n{done.stderr}")
+        return done.stdout
+
+
+def check(condition: bool, message: str) -> None:
+    print(f"{'ok  ' if condition else 'FAIL'} {message}", flush=True)
+    if not condition:
+        sys.exit(1)
+
+
+# ---- documents -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Document:
+    tokens: tuple[int, ...]
+    labels: tuple[int, ...]  # 1: supervised, as the target of the token before; the first is 0
+
+    @property
+    def supervised(self) -> int:
+        return sum(self.labels)
+
+
+def text_document(tokenizer, text: str) -> Document:
+    """The post-processor's specials, and EOS if absent; everything supervised."""
+    tokens = tokenizer(text).input_ids
+    if not tokens or tokens[-1] != tokenizer.eos_token_id:
+        tokens = [*tokens, tokenizer.eos_token_id]
+    return Document(tuple(tokens), (0,) + (1,) * (len(tokens) - 1))
+
+
+def render(tokenizer, messages: list[dict], generation: bool = False) -> list[int]:
+    text = tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=generation
+    )
+    return tokenizer(text, add_special_tokens=False).input_ids
+
+
+def chat_document(tokenizer, messages: list[dict]) -> Document:
+    """ChatML through the model's own template; what the assistant says is supervised, with its
+    end of turn. Turns are found by rendering ever longer beginnings of the conversation."""
+    tokens: list[int] = []
+    labels: list[int] = []
+    for count, message in enumerate(messages, 1):
+        whole = render(tokenizer, messages[:count])
+        assert whole[: len(tokens)] == tokens, "a later turn changed the tokens of an earlier one"
+        if message["role"] == "assistant":
+            begin = len(render(tokenizer, messages[: count - 1], generation=True))
+            end = len(whole) - whole[::-1].index(tokenizer.eos_token_id)
+            labels += [int(begin <= i < end) for i in range(len(tokens), len(whole))]
+        else:
+            labels += [0] * (len(whole) - len(tokens))
+        tokens = whole
+    return Document(tuple(tokens), tuple(labels))
+
+
+def read_documents(tokenizer, path: Path, max_length: int) -> list[Document]:
+    """One document per line, cut to max_length."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    whole = [
+        chat_document(tokenizer, row["messages"])
+        if "messages" in row
+        else text_document(tokenizer, row["text"])
+        for row in rows
+    ]
+    return [Document(d.tokens[:max_length], d.labels[:max_length]) for d in whole]
+
+
+# ---- order and packs -------------------------------------------------------------------------
+
+SHUFFLE = 1  # the purpose, in the second counter word
+WINDOW = 4096
+
+
+def philox(key: int, counter: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    """Philox 4x32-10 (Salmon et al., SC 2011)."""
+    mask = 0xFFFFFFFF
+    c0, c1, c2, c3 = counter
+    k0, k1 = key & mask, key >> 32
+    for _ in range(10):
+        p0, p1 = 0xD2511F53 * c0, 0xCD9E8D57 * c2
+        c0, c1, c2, c3 = (p1 >> 32) ^ c1 ^ k0, p1 & mask, (p0 >> 32) ^ c3 ^ k1, p0 & mask
+        k0, k1 = (k0 + 0x9E3779B9) & mask, (k1 + 0xBB67AE85) & mask
+    return c0, c1, c2, c3
+
+
+def draws(seed: int, epoch: int) -> Iterator[int]:
+    """The 64-bit numbers of an epoch's shuffle, two per block, low word first."""
+    block = 0
+    while True:
+        word = philox(seed, (block & 0xFFFFFFFF, SHUFFLE << 24, block >> 32, epoch))
+        yield word[1] << 32 | word[0]
+        yield word[3] << 32 | word[2]
+        block += 1
+
+
+def shuffled(count: int, seed: int, epoch: int) -> list[int]:
+    """Fisher-Yates from the last place down; draws that would favour small numbers are dropped."""
+    order = list(range(count))
+    source = draws(seed, epoch)
+    for i in range(count - 1, 0, -1):
+        bound = i + 1
+        limit = 2**64 - 1 - (2**64 - 1) % bound
+        draw = next(draw for draw in source if draw < limit)
+        j = draw % bound
+        order[i], order[j] = order[j], order[i]
+    return order
+
+
+def packs(lengths: list[int], max_length: int, order: list[int]) -> list[list[int]]:
+    """Best fit within windows of documents: into the pack with the least room that suffices, the
+    older of two; packs in the order they were begun."""
+    made: list[list[int]] = []
+    for begin in range(0, len(order), WINDOW):
+        opened: list[tuple[int, int]] = []  # (room, pack)
+        for document in order[begin : begin + WINDOW]:
+            need = lengths[document]
+            fitting = [entry for entry in opened if entry[0] >= need]
+            entry = min(fitting, default=(max_length, len(made)))
+            if fitting:
+                opened.remove(entry)
+                made[entry[1]].append(document)
+            else:
+                made.append([document])
+            opened.append((entry[0] - need, entry[1]))
+    return made
+
+
+def epoch_steps(
+    documents: list[Document], max_length: int, micro_batches: int, seed: int, epoch: int
+) -> list[list[list[Document]]]:
+    """The packs of each step of an epoch (micro_batch_size 1)."""
+    order = shuffled(len(documents), seed, epoch)
+    made = packs([len(document.tokens) for document in documents], max_length, order)
+    return [
+        [[documents[i] for i in pack] for pack in made[begin : begin + micro_batches]]
+        for begin in range(0, len(made), micro_batches)
+    ]
+
+
+# ---- models ----------------------------------------------------------------------------------
+
+
+def load_base(folder: Path):
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return model.eval()
+
+
+def supervised_rows(document: Document) -> list[int]:
+    return [i - 1 for i, label in enumerate(document.labels) if label]
+
+
+def supervised_logits(model, document: Document):
+    """(S, V): logits of the row before each supervised token."""
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([document.tokens]), use_cache=False).logits[0]
+    return logits[supervised_rows(document)]
+
+
+def pack_loss(model, pack: list[Document]):
+    """Sum of the losses of a pack's supervised tokens, with gradient.
+
+    One row with positions that restart: transformers then keeps the documents apart by itself.
+    """
+    ids = torch.tensor([[token for document in pack for token in document.tokens]])
+    positions = torch.cat([torch.arange(len(document.tokens)) for document in pack])[None]
+    labels = torch.tensor([label for document in pack for label in document.labels])
+    targets = labels.nonzero()[:, 0]
+    logits = model(input_ids=ids, position_ids=positions, use_cache=False).logits[0]
+    return torch.nn.functional.cross_entropy(
+        logits[targets - 1].double(), ids[0, targets], reduction="sum"
+    )
+
+
+def mean_loss(model, documents: list[Document]) -> float:
+    """Over all supervised tokens, the documents one by one."""
+    with torch.no_grad():
+        total = sum(pack_loss(model, [document]).item() for document in documents)
+    return total / sum(document.supervised for document in documents)
+
+
+def cosine_rate(rate: float, update: int, total: int, warmup_ratio: float) -> float:
+    """The rate of an update counted from 0, as transformers' cosine schedule has it."""
+    warmup = math.ceil(warmup_ratio * total)
+    if update < warmup:
+        return rate * update / max(1, warmup)
+    progress = (update - warmup) / max(1, total - warmup)
+    return rate * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+# ---- what graft dumped -----------------------------------------------------------------------
+
+
+def read_dump(path: Path, documents: list[Document]) -> list:
+    """For each document its (S, V) logits from `graft eval --dump`, after comparing tokens and labels.
+
+    The dump holds the documents in the order of graft's packs: tokens and labels of all rows, docs
+    with each one's begin and end, and logits of the rows before supervised tokens.
+    """
+    dump = load_file(path)
+    waiting: dict[Document, list[int]] = {}
+    for number, document in enumerate(documents):
+        waiting.setdefault(document, []).append(number)
+    found: list = [None] * len(documents)
+    row = 0
+    for begin, end in dump["docs"].tolist():
+        tokens, labels = (tuple(dump[key][begin:end].tolist()) for key in ("tokens", "labels"))
+        same = waiting.get(Document(tokens, labels))
+        assert same, f"the dump has tokens or labels that no document of the file has: {tokens}"
+        number = same.pop(0)
+        found[number] = dump["logits"][row : row + documents[number].supervised]
+        row += documents[number].supervised
+    assert row == len(dump["logits"]), f"{len(dump['logits'])} rows of logits, {row} labels"
+    assert all(logits is not None for logits in found), "documents are missing in the dump"
+    return found

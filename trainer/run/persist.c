@@ -1,0 +1,296 @@
+/* Opening, resuming, saving and finishing a run's directory.  See persist.h. */
+#include "trainer/run/persist.h"
+
+#include "kernels/base/alloc.h"
+#include "kernels/base/clock.h"
+#include "kernels/base/log.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const double retry_deadline_s = 10; /* of one call to the store on a disk */
+
+/* A finished run whose adapter/ was lost or changed: the last checkpoint still has it. */
+static gr_status export_again(struct gr_persist *p, const struct gr_adapter *adapter)
+{
+    gr_status status = GR_OK;
+    struct gr_checkpoint_rows rows = {0};
+    struct gr_checkpoint last = {0};
+    struct gr_snapshot snapshot;
+    enum gr_run_end end = GR_RUN_OPEN;
+    int64_t i = 0;
+
+    gr_snapshot_init(&snapshot, adapter->elements);
+    GR_TRY(gr_state_list(&rows, p->store));
+    while (i < rows.count && !rows.row[i].is_live)
+        i++;
+    if (i < rows.count) {
+        GR_TRY(gr_state_load(&last, p->store, rows.row[i].name));
+        GR_TRY(gr_snapshot_unpack(&snapshot, &last, adapter));
+        GR_TRY(gr_run_export(p->store, adapter, snapshot.param, p->config->model));
+        GR_TRY(gr_run_look(&end, p->store));
+    }
+    if (end != GR_RUN_DONE)
+        GR_TRY(
+            gr_fail(GR_ERR_CORRUPT, p->store->url, "train again in another output",
+                    "the finished adapter is gone (found %lld checkpoints, expected the last one "
+                    "of the run)",
+                    (long long)rows.count));
+    gr_note("the adapter was missing or changed: exported again");
+out:
+    gr_checkpoint_rows_release(&rows);
+    gr_checkpoint_release(&last);
+    gr_snapshot_release(&snapshot);
+    return status;
+}
+
+static gr_status open_on_io_rank(bool *is_done, struct gr_persist *p,
+                                 const struct gr_run_identity *identity,
+                                 const struct gr_adapter *adapter, bool takeover)
+{
+    gr_status status = GR_OK;
+    struct gr_buffer yaml = {0};
+    enum gr_run_end end = GR_RUN_OPEN;
+
+    GR_TRY(gr_store_open(&p->store, p->config->output));
+    GR_TRY(gr_run_identity_claim(p->store, identity));
+    GR_TRY(gr_run_look(&end, p->store));
+    *is_done = end != GR_RUN_OPEN;
+    if (end == GR_RUN_EXPORT_DAMAGED)
+        GR_TRY(export_again(p, adapter));
+    if (*is_done)
+        goto out;
+    GR_TRY(gr_run_lock_take(&p->lock, p->config->output, takeover, GR_RUN_LOCK_PATIENCE_S));
+    gr_config_print(&yaml, p->config, false);
+    GR_TRY(p->store->ops->put(p->store, "config.yaml", yaml.data, (int64_t)yaml.length));
+out:
+    gr_buffer_release(&yaml);
+    return status;
+}
+
+gr_status gr_persist_open(bool *is_done, struct gr_persist *p, const struct gr_config *config,
+                          struct gr_comm *comm, const struct gr_run_identity *identity,
+                          const struct gr_adapter *adapter, bool takeover)
+{
+    gr_status status = GR_OK;
+
+    memset(p, 0, sizeof *p);
+    p->config = config;
+    p->comm = comm;
+    p->is_io_rank = gr_comm_rank(comm) == gr_comm_io_rank(comm);
+    *is_done = false;
+    if (p->is_io_rank)
+        status = open_on_io_rank(is_done, p, identity, adapter, takeover);
+    GR_TRY(gr_comm_agree_status(comm, status, "output"));
+    GR_TRY(gr_comm_broadcast(comm, gr_comm_io_rank(comm), is_done, sizeof *is_done, "output"));
+out:
+    return status;
+}
+
+/* A resume copies the lines of steps that stand, so that metrics.jsonl has each step once and a
+ * fenced writer goes on in a file that is gone. */
+static gr_status rewrite_metrics(struct gr_persist *p, int64_t step)
+{
+    gr_status status = GR_OK;
+    struct gr_buffer old = {0}, kept = {0};
+    const char *line, *end;
+
+    status = p->store->ops->get(p->store, &old, "metrics.jsonl", 0, -1);
+    if (status == GR_ERR_NOT_FOUND) {
+        gr_error_clear();
+        return GR_OK;
+    }
+    GR_TRY(status);
+    for (line = old.data; line != NULL && (end = strchr(line, '\n')) != NULL; line = end + 1) {
+        const char *key = strstr(line, "\"step\":");
+
+        if (key != NULL && key < end && strtoll(key + strlen("\"step\":"), NULL, 10) <= step)
+            gr_buffer_add(&kept, line, (size_t)(end + 1 - line));
+    }
+    GR_TRY(p->store->ops->put(p->store, "metrics.jsonl", kept.data == NULL ? "" : kept.data,
+                              (int64_t)kept.length));
+out:
+    gr_buffer_release(&old);
+    gr_buffer_release(&kept);
+    return status;
+}
+
+static gr_status start_on_io_rank(struct gr_persist *p, struct gr_snapshot *snapshot,
+                                  const struct gr_adapter *adapter, const char *device_kind)
+{
+    gr_status status = GR_OK;
+    struct gr_checkpoint found = {0};
+    char run_hash[GR_SHA256_HEX_BYTES], host[256] = "";
+    struct gr_state_options options = {.run_hash = run_hash,
+                                       .kind = device_kind,
+                                       .host = host,
+                                       .pid = getpid(),
+                                       .world_size = gr_comm_size(p->comm),
+                                       .save_total_limit = p->config->train.save_total_limit,
+                                       .retry_deadline_s = retry_deadline_s,
+                                       .fresh = strcmp(p->config->train.resume, "never") == 0,
+                                       .clock = gr_state_real_clock()};
+
+    gethostname(host, sizeof host - 1);
+    GR_TRY(gr_state_run_hash(run_hash, p->store));
+    GR_TRY(gr_state_start(&p->state, &found, p->store, &options));
+    p->term = gr_state_term(p->state);
+    if (gr_state_kind_before(p->state)[0] != '\0' &&
+        strcmp(gr_state_kind_before(p->state), device_kind) != 0)
+        gr_warn("this machine computes with %s, the run began with %s: the bits differ from here",
+                device_kind, gr_state_kind_before(p->state));
+    if (found.step > 0)
+        GR_TRY(gr_snapshot_unpack(snapshot, &found, adapter));
+    GR_TRY(rewrite_metrics(p, found.step));
+out:
+    gr_checkpoint_release(&found);
+    return status;
+}
+
+/* What the I/O rank found, for the others. */
+struct resumed {
+    int64_t step, term, best_step, evals_since_best;
+    double best_loss;
+};
+
+static gr_status share(struct gr_persist *p, struct gr_snapshot *s)
+{
+    gr_status status = GR_OK;
+    int root = gr_comm_io_rank(p->comm);
+    int64_t bytes = s->elements * (int64_t)sizeof(float);
+    struct resumed r = {s->step, p->term, s->best_step, s->evals_since_best, s->best_loss};
+
+    GR_TRY(gr_comm_broadcast(p->comm, root, &r, (int64_t)sizeof r, "resume"));
+    s->step = r.step;
+    p->term = r.term;
+    p->best_step = r.best_step;
+    p->best_loss = r.best_loss;
+    p->evals_since_best = r.evals_since_best;
+    if (r.step == 0)
+        goto out;
+    GR_TRY(gr_comm_broadcast(p->comm, root, s->param, bytes, "resume"));
+    GR_TRY(gr_comm_broadcast(p->comm, root, s->moment1, bytes, "resume"));
+    GR_TRY(gr_comm_broadcast(p->comm, root, s->moment2, bytes, "resume"));
+out:
+    return status;
+}
+
+gr_status gr_persist_resume(struct gr_persist *p, int64_t *step, struct gr_engine *engine,
+                            const char *device_kind)
+{
+    gr_status status = GR_OK;
+    const struct gr_adapter *adapter = engine->adapters[0];
+    struct gr_snapshot staged; /* nothing reaches the engine before all of it was verified */
+
+    gr_snapshot_init(&staged, adapter->elements);
+    if (p->is_io_rank)
+        status = start_on_io_rank(p, &staged, adapter, device_kind);
+    GR_TRY(gr_comm_agree_status(p->comm, status, "resume"));
+    GR_TRY(share(p, &staged));
+    *step = p->base_step = staged.step;
+    if (staged.step > 0) {
+        GR_TRY(gr_engine_set_state(engine, staged.param, staged.moment1, staged.moment2, 0));
+        gr_note("resumed: step %lld, term %lld", (long long)staged.step, (long long)p->term);
+    }
+out:
+    gr_snapshot_release(&staged);
+    return status;
+}
+
+void gr_persist_begin(struct gr_persist *p, struct gr_engine *engine, struct gr_events *events)
+{
+    p->last_save_ns = gr_clock_ns();
+    if (p->is_io_rank)
+        gr_saver_create(&p->saver, p->state, events, engine->adapters[0], p->config->model);
+}
+
+bool gr_persist_wants_save(const struct gr_persist *p, int64_t step)
+{
+    const struct gr_config *c = p->config;
+    double seconds = (double)(gr_clock_ns() - p->last_save_ns) * 1e-9;
+
+    if (!p->is_io_rank || step <= p->base_step)
+        return false;
+    return (c->train.save_steps > 0 && step % c->train.save_steps == 0) ||
+           (c->train.save_seconds > 0 && seconds >= (double)c->train.save_seconds);
+}
+
+gr_status gr_persist_status(struct gr_persist *p)
+{
+    return p->saver == NULL ? GR_OK : gr_saver_status(p->saver);
+}
+
+void gr_persist_note_eval(struct gr_persist *p, bool *is_best, int64_t step, double loss)
+{
+    *is_best = p->best_step == 0 || loss < p->best_loss;
+    if (*is_best) {
+        p->best_step = step;
+        p->best_loss = loss;
+        p->evals_since_best = 0;
+    } else {
+        p->evals_since_best++;
+    }
+}
+
+gr_status gr_persist_save(struct gr_persist *p, struct gr_engine *engine, int64_t step,
+                          bool is_periodic)
+{
+    gr_status status = GR_OK;
+    struct gr_snapshot *s;
+    struct gr_loader_place place;
+
+    if (!p->is_io_rank || step == 0)
+        return GR_OK;
+    p->last_save_ns = gr_clock_ns();
+    s = gr_saver_take(p->saver, !is_periodic);
+    if (s == NULL)
+        return GR_OK;
+    place = gr_loader_place(engine->trial[0].loader, step);
+    s->step = step;
+    s->epoch = place.epoch;
+    s->epoch_first_step = place.epoch_first_step;
+    s->best_step = p->best_step;
+    s->best_loss = p->best_loss;
+    s->evals_since_best = p->evals_since_best;
+    status = gr_engine_get_state(engine, s->param, s->moment1, s->moment2, 0);
+    gr_saver_submit(p->saver, s);
+    if (status == GR_OK && !is_periodic)
+        status = gr_saver_drain(p->saver);
+    return status;
+}
+
+static gr_status finish_on_io_rank(struct gr_persist *p, struct gr_engine *engine, int64_t step,
+                                   double final_loss)
+{
+    gr_status status = GR_OK;
+    const struct gr_adapter *adapter = engine->adapters[0];
+    float *values = GR_NEW_ARRAY(float, adapter->elements);
+
+    GR_TRY(gr_engine_get_adapter(engine, values, 0));
+    GR_TRY(gr_run_export(p->store, adapter, values, p->config->model));
+    GR_TRY(gr_state_check_fence(p->state));
+    GR_TRY(gr_run_put_done(p->store, adapter, values, p->config->model, step, final_loss));
+out:
+    gr_free(values);
+    return status;
+}
+
+gr_status gr_persist_finish(struct gr_persist *p, struct gr_engine *engine, int64_t step,
+                            double final_loss)
+{
+    gr_status status = gr_persist_save(p, engine, step, false);
+
+    if (status == GR_OK && p->is_io_rank)
+        status = finish_on_io_rank(p, engine, step, final_loss);
+    return gr_comm_agree_status(p->comm, status, "export");
+}
+
+void gr_persist_release(struct gr_persist *p)
+{
+    gr_saver_destroy(p->saver);
+    gr_state_destroy(p->state);
+    gr_run_lock_release(p->lock);
+    gr_store_close(p->store);
+    memset(p, 0, sizeof *p);
+}

@@ -1,0 +1,62 @@
+/* A run and its directory: who may write there, where training goes on from, what is saved when,
+ * and how it ends.  All ranks call these together; only the I/O rank touches files. */
+#ifndef GR_TRAINER_PERSIST_H
+#define GR_TRAINER_PERSIST_H
+
+#include "trainer/run/engine.h"
+#include "trainer/run/saver.h"
+#include "trainer/state/lock.h"
+#include "trainer/state/run_files.h"
+
+struct gr_persist {
+    const struct gr_config *config;
+    struct gr_comm *comm;
+    bool is_io_rank;
+    /* the I/O rank's; NULL elsewhere */
+    struct gr_store *store;
+    struct gr_run_lock *lock;
+    struct gr_state *state;
+    struct gr_saver *saver;
+    int64_t last_save_ns; /* when the last save was handed over */
+    int64_t base_step;    /* resumed from: durable already */
+
+    int64_t term; /* number of this start */
+    /* best evaluation so far, the same on all ranks */
+    int64_t best_step, evals_since_best;
+    double best_loss;
+};
+
+/* Opens the output, claims run.json and the lock.  *is_done: the run is finished and its adapter is
+ * there as done.json says (exported again from the last checkpoint if it was not); then nothing was
+ * started.  Errors: ERR_USAGE (another run), ERR_FENCED (in use by another process). */
+gr_status gr_persist_open(bool *is_done, struct gr_persist *persist, const struct gr_config *config,
+                          struct gr_comm *comm, const struct gr_run_identity *identity,
+                          const struct gr_adapter *adapter, bool takeover);
+
+/* Takes a term and the newest good checkpoint into the engine (initialised already), on every rank.
+ * *step: updates done, 0 without a checkpoint. */
+gr_status gr_persist_resume(struct gr_persist *persist, int64_t *step, struct gr_engine *engine,
+                            const char *device_kind);
+
+/* Starts the saver; events: of the I/O rank. */
+void gr_persist_begin(struct gr_persist *persist, struct gr_engine *engine,
+                      struct gr_events *events);
+
+/* Whether the I/O rank wants a save after this step: by steps or by its clock.  Ranks agree on it
+ * before gr_persist_save. */
+bool gr_persist_wants_save(const struct gr_persist *persist, int64_t step);
+/* A failure of the saver's thread, if any. */
+gr_status gr_persist_status(struct gr_persist *persist);
+/* Notes an evaluation; *is_best: it is the best so far. */
+void gr_persist_note_eval(struct gr_persist *persist, bool *is_best, int64_t step, double loss);
+/* Hands the state after `step` updates to the saver.  is_periodic: skipped when both buffers are in
+ * use; otherwise it waits for a buffer, and is durable on return. */
+gr_status gr_persist_save(struct gr_persist *persist, struct gr_engine *engine, int64_t step,
+                          bool is_periodic);
+
+/* The final checkpoint durable, the export, the fence, done.json. */
+gr_status gr_persist_finish(struct gr_persist *persist, struct gr_engine *engine, int64_t step,
+                            double final_loss);
+void gr_persist_release(struct gr_persist *persist);
+
+#endif
