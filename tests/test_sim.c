@@ -5,6 +5,7 @@
  * A violation ends it: exit 1, with the line that replays it. */
 #include "kernels/base/alloc.h"
 #include "kernels/base/clock.h"
+#include "kernels/base/log.h"
 #include "tests/sim/play.h"
 
 #include <inttypes.h>
@@ -76,6 +77,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: test_sim [--seeds N] [--from N] [--seed N] [--verbose]\n");
         return 2;
     }
+    gr_log_speaks(a.is_verbose);
     for (int64_t i = 0; i < a.seeds; i++) {
         uint64_t seed = a.from + (uint64_t)i;
         char *violation = sim_play(seed, a.is_verbose, &counts);

@@ -32,7 +32,6 @@ struct sim_judge {
     struct start *start;
     int64_t start_count;
     int64_t highest_term;
-    bool has_damage;
 };
 
 static const char *const blob_names[] = {SIM_ADAPTER, SIM_OPTIMIZER};
@@ -353,8 +352,7 @@ int64_t sim_judge_started(struct sim_judge *judge, int64_t term, const struct gr
     judge->start[judge->start_count++] = (struct start){.term = term, .base = base};
     for (int64_t i = 0; i < judge->node_count; i++)
         demand_kept(judge, i, &judge->start[judge->start_count - 1]);
-    /* Whoever falls back to an older checkpoint may find its best collected. */
-    if (term == judge->highest_term && !judge->has_damage)
+    if (term == judge->highest_term) /* else others have gone on, and collected */
         demand_best(judge, base);
     demand_verdicts(judge, base, began_ns);
     return base;
@@ -417,7 +415,6 @@ bool sim_judge_damage_newest(struct sim_judge *judge, int64_t last_step)
         !has_blob(judge, newest, blob_names[sim_random(judge->world, 2)], &key))
         key = manifest;
     sim_trace(judge->world, NULL, "a bit of %s turns over", key);
-    judge->has_damage = true;
     judge->node[newest].damaged_ns = sim_now(judge->world);
     sim_bucket_damage(
         judge->bucket, key,

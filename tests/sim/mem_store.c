@@ -215,6 +215,8 @@ static void maybe_stall(struct sim_store *s, int per_mille, const char *verb, co
     if (sim_is_dead(s->process) || !sim_chance(world, per_mille))
         return;
     sim_trace(world, s->process, "%s %s: sleeps %s it", verb, key, when);
+    if (s->faults.asleep != NULL)
+        s->faults.asleep(s->faults.asleep_context);
     sim_wait(s->process, sim_random(world, s->faults.stall_ns) + 1);
     sim_trace(world, s->process, "wakes up");
 }

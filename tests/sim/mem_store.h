@@ -23,7 +23,9 @@ struct sim_faults {
     int stall_before_put_if_absent; /* the worst moment: the fence was just read */
     int64_t latency_ns;             /* of an operation, at most */
     int64_t late_ns, stall_ns;
-    int64_t crash_at; /* the operation at which the process dies; 0: never */
+    int64_t crash_at;              /* the operation at which the process dies; 0: never */
+    void (*asleep)(void *context); /* told when a process falls asleep; NULL: nobody is */
+    void *asleep_context;
 };
 
 /* Who puts what arrives late. */

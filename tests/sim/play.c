@@ -13,7 +13,8 @@
 enum {
     CRASHING_LIVES = 5, /* of a job: its later trainers crash no more */
     FAULTY_LIVES = 12,  /* and those after these see no faults at all, so that the run ends */
-    DAMAGES = 2,        /* one fewer than the checkpoints kept */
+    JOBS_MOST = 8,
+    DAMAGES = 2, /* one fewer than the checkpoints kept */
 };
 
 struct play {
@@ -23,6 +24,7 @@ struct play {
     struct sim_counts *counts;
     struct sim_faults faults; /* of everybody; crashes are each life's own */
     int64_t last_step, save_every, save_total_limit;
+    int extra_saves; /* per 1,000 steps: signals, and the cadence by seconds */
     int64_t step_ns;
     double retry_deadline_s;
     char run_hash[GR_SHA256_HEX_BYTES];
@@ -186,7 +188,7 @@ static gr_status train(struct trainer *t)
         t->step++;
         t->history = mix(t->history, t->step, gr_state_term(t->state));
         if (t->step % play->save_every != 0 && t->step != play->last_step &&
-            !sim_chance(play->world, 30))
+            !sim_chance(play->world, play->extra_saves))
             continue;
         GR_TRY(save(t));
         if (sim_chance(play->world, 600))
@@ -258,6 +260,38 @@ static void life_ends(const struct life *life, struct sim_process *process, gr_s
                       sim_name(process), gr_status_name(status), gr_error_message());
 }
 
+/* ---- others take over --------------------------------------------------------------------- */
+
+struct visitor {
+    struct play *play;
+};
+
+static struct visitor *visitor_of(struct play *play)
+{
+    struct visitor *visitor = GR_NEW(struct visitor);
+
+    visitor->play = play;
+    return visitor;
+}
+
+static void take_over(struct sim_world *world, void *context)
+{
+    struct play *play = ((struct visitor *)context)->play;
+
+    sim_trace(world, NULL, "another job starts on the same run");
+    live(play, play->jobs++, 1, 0, false);
+}
+
+/* Whoever sleeps is taken for dead, often. */
+static void fall_asleep(void *context)
+{
+    struct play *play = context;
+
+    if (play->jobs < JOBS_MOST && sim_chance(play->world, 500))
+        sim_after(play->world, sim_random(play->world, 2 * SIM_MINUTE), take_over,
+                  visitor_of(play));
+}
+
 static struct sim_faults faults_of(const struct life *life)
 {
     struct play *play = life->play;
@@ -267,6 +301,8 @@ static struct sim_faults faults_of(const struct life *life)
         return (struct sim_faults){.latency_ns = SIM_MS};
     if (life->number > FAULTY_LIVES)
         faults = (struct sim_faults){.latency_ns = play->faults.latency_ns};
+    faults.asleep = fall_asleep;
+    faults.asleep_context = play;
     if (life->number <= CRASHING_LIVES && sim_chance(play->world, 700))
         faults.crash_at = 1 + sim_random(play->world, sim_chance(play->world, 500) ? 20 : 200);
     return faults;
@@ -317,10 +353,6 @@ out:
 }
 
 /* ---- the others -------------------------------------------------------------------------- */
-
-struct visitor {
-    struct play *play;
-};
 
 /* A live checkpoint that nobody calls bad, any of them; false: there is none. */
 static bool choose(char name[GR_CHECKPOINT_NAME_BYTES], struct play *play, struct gr_store *store,
@@ -386,14 +418,6 @@ static void reader_body(struct sim_process *process, void *context)
     gr_error_clear();
 }
 
-static void take_over(struct sim_world *world, void *context)
-{
-    struct play *play = ((struct visitor *)context)->play;
-
-    sim_trace(world, NULL, "another job starts on the same run");
-    live(play, play->jobs++, 1, 0, false);
-}
-
 static void damage(struct sim_world *world, void *context)
 {
     struct play *play = ((struct visitor *)context)->play;
@@ -436,20 +460,13 @@ static void draw(struct play *play)
         .stall_ns = ANY_OF(w, SIM_MINUTE, 10 * SIM_MINUTE, 3 * SIM_HOUR),
     };
     play->last_step = 8 + sim_random(w, 32);
-    play->save_every = 1 + sim_random(w, 6);
+    play->save_every = 1 + sim_random(w, 12);
+    play->extra_saves = (int)ANY_OF(w, 0, 50, 400);
     play->save_total_limit = GR_STATE_LIMIT_LEAST + sim_random(w, 3);
     play->step_ns = ANY_OF(w, SIM_SECOND, 10 * SIM_SECOND, SIM_MINUTE);
     play->retry_deadline_s = (double)ANY_OF(w, 5, 60, 600);
     play->damages_left = sim_chance(w, 200) ? DAMAGES : 0;
     play->final_node = SIM_NO_NODE;
-}
-
-static struct visitor *visitor_of(struct play *play)
-{
-    struct visitor *visitor = GR_NEW(struct visitor);
-
-    visitor->play = play;
-    return visitor;
 }
 
 static void set_scene(struct play *play)
