@@ -12,7 +12,7 @@ manifest before data | trainer/state/save.c | /GR_TRY(put_objects(&access/d; /GR
 fence not read before the commit | trainer/state/save.c | /GR_TRY(gr_term_check_fence(a, m->term));/d | test_sim
 fence not read after the commit | trainer/state/save.c | /GR_TRY(gr_term_check_fence(&access, m.term));/d | test_sim
 base chosen without a fence | trainer/state/start.c | s/GR_TRY(is_fence(&is_fenced, s, h));/&is_fenced = true;/ | test_sim
-GC without pins | trainer/state/collect.c | s/m->is_pinned || //; s/gr_history_find(h, name)->is_pinned/false/ | test_sim
+GC without pins | trainer/state/collect.c | s/h->manifest\[i\].is_pinned ? GR_COLLECT_PINNED : //; s/gr_history_find(h, name)->is_pinned/false/ | test_sim
 pins not listed again | trainer/state/collect.c | /GR_TRY(gr_history_read_pins(h));/d | test_sim
 GC forgets the best | trainer/state/collect.c | /GR_TRY(keep_best(reason, h, i));/d | test_sim
 GC keeps orphans | trainer/state/collect.c | s/ > ORPHAN_LIFETIME_S;/ > 100 * ORPHAN_LIFETIME_S;/ | test_sim

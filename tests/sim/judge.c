@@ -19,7 +19,6 @@ struct node {
     bool is_durable;      /* its save said OK */
     bool is_removed;      /* its manifest was taken away once */
     bool is_pinned;
-    bool is_ghost; /* it was collected, and a late put of its manifest arrived after that */
 };
 struct start {
     int64_t term, base;
@@ -174,7 +173,6 @@ static void see_manifest(struct sim_judge *judge, const char *who, const char *n
         return;
     }
     n->is_committed = true;
-    n->is_ghost = n->is_removed && strcmp(who, SIM_LATE) == 0;
     if (n->highest_term > n->term)
         sim_violation(judge->world, "one writer",
                       "%s commits %s, though term %" PRId64 " was there when its save began", who,
@@ -368,7 +366,7 @@ void sim_judge_pinned(struct sim_judge *judge, const char *name)
         sim_violation(judge->world, "no mixing", "%s is pinned, which nobody saved", name);
         return;
     }
-    judge->node[node].is_pinned = !judge->node[node].is_ghost;
+    judge->node[node].is_pinned = true;
 }
 
 void sim_judge_loaded(struct sim_judge *judge, const char *name, const struct gr_checkpoint *c,

@@ -176,9 +176,9 @@ static void late_put_arrives(struct sim_world *world, void *context)
     gr_status status = GR_OK;
 
     if (put->if_absent)
-        status = effect_put_if_absent(put->bucket, SIM_LATE, put->content, bytes, put->count);
+        status = effect_put_if_absent(put->bucket, "late", put->content, bytes, put->count);
     else
-        effect_put(put->bucket, SIM_LATE, put->content, bytes, put->count);
+        effect_put(put->bucket, "late", put->content, bytes, put->count);
     sim_trace(world, NULL, "late put of %s arrives: %s", put->content, gr_status_name(status));
 }
 

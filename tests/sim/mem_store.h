@@ -28,10 +28,7 @@ struct sim_faults {
     void *asleep_context;
 };
 
-/* Who puts what arrives late. */
-#define SIM_LATE "late"
-
-/* Told of every put and removal that took effect, by whomever. */
+/* Told of every put and removal that took effect, by whomever ("late" for a late arrival). */
 typedef void sim_watcher(void *context, const char *who, const char *key);
 
 struct sim_bucket *sim_bucket_create(struct sim_world *world);
