@@ -33,7 +33,7 @@ static gr_status run(const struct gr_args *args)
 
     GR_TRY(gr_config_resolve(&config, file, sets, set_count));
     GR_TRY(gr_config_check(&config, file, GR_CONFIG_TO_TRAIN));
-    gr_signals_catch_stop();
+    gr_signals_hold_stop();
     GR_TRY(gr_job_join(&comm, (double)config.dist.timeout_seconds));
     GR_TRY(gr_train(comm, &config, &train));
 out:

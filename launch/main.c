@@ -9,7 +9,6 @@
 #include "launch/cmd.h"
 #include "launch/signals.h"
 
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -125,7 +124,7 @@ static gr_status close_stdout(void)
  * and mpirun ends the job while this one waits; who is still there has failed alone. */
 static void fail_silently(const char *rank)
 {
-    signal(SIGTERM, SIG_DFL);
+    gr_signals_release_stop();
     gr_sleep_ns(SPEAKER_FIRST_NS);
     if (gr_error_is_set() && !gr_error_is_shared())
         gr_print_error_of_rank(rank == NULL ? "unknown" : rank);

@@ -2,40 +2,47 @@
 #include "launch/signals.h"
 
 #include <signal.h>
-#include <string.h>
+#include <time.h>
 
-static volatile sig_atomic_t is_stop_requested;
+static bool is_stop_requested;
 
-static void request_stop(int signal_number)
+static sigset_t stop_signals(void)
 {
-    (void)signal_number;
-    is_stop_requested = 1;
-}
+    sigset_t set;
 
-static void set_handler(int signal_number, void (*handler)(int))
-{
-    struct sigaction action;
-
-    memset(&action, 0, sizeof action);
-    action.sa_handler = handler;
-    action.sa_flags = SA_RESTART; /* files and libraries need not know about it */
-    sigemptyset(&action.sa_mask);
-    sigaction(signal_number, &action, NULL);
+    sigemptyset(&set);
+    sigaddset(&set, SIGUSR1);
+    sigaddset(&set, SIGTERM);
+    return set;
 }
 
 void gr_signals_init(void)
 {
-    set_handler(SIGXFSZ, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
 }
 
-void gr_signals_catch_stop(void)
+void gr_signals_hold_stop(void)
 {
-    set_handler(SIGUSR1, request_stop);
-    set_handler(SIGTERM, request_stop);
-    set_handler(SIGPIPE, SIG_IGN);
+    sigset_t set = stop_signals();
+
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    signal(SIGPIPE, SIG_IGN);
 }
 
 bool gr_stop_requested(void)
 {
-    return is_stop_requested != 0;
+    const struct timespec at_once = {0};
+    sigset_t set = stop_signals();
+
+    while (sigtimedwait(&set, NULL, &at_once) > 0)
+        is_stop_requested = true;
+    return is_stop_requested;
+}
+
+void gr_signals_release_stop(void)
+{
+    sigset_t set = stop_signals();
+
+    signal(SIGUSR1, SIG_IGN);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
 }

@@ -8,10 +8,17 @@
  * message, not a death. */
 void gr_signals_init(void);
 
-/* SIGUSR1 and SIGTERM become a request, at any number of them; a peer that closes its socket is a
- * failing write.  Before MPI_Init, which leaves both as they are, and before any thread. */
-void gr_signals_catch_stop(void);
-/* One of them came since gr_signals_catch_stop. */
+/* SIGUSR1 and SIGTERM wait until gr_stop_requested asks for them, at any number of them; a peer
+ * that closes its socket is a failing write.  Before MPI_Init and before any thread, which inherit
+ * the mask.
+ *
+ * They are blocked instead of caught: the matrix kernels of oneDNN before 3.11.2 use the stack
+ * pointer as a pointer into the heap, and the frame of a handler would be written there
+ * (https://github.com/uxlfoundation/oneDNN/issues/4845). */
+void gr_signals_hold_stop(void);
+/* One of them came since gr_signals_hold_stop.  Called by one thread. */
 bool gr_stop_requested(void);
+/* From now on SIGTERM ends the process, also one that came before. */
+void gr_signals_release_stop(void);
 
 #endif
