@@ -46,9 +46,11 @@ finished() {
 if [ "${3-}" = --random ]; then
     RANDOM=${SEED:-1}
     run=0
+    # slow enough that the moments fall into the steps and the saves, not only before and after
+    export GRAFT_FAIL='step.updated@*:0:delay=20,save.object@*:0:delay=10'
     while [ "$kills" -lt "$4" ]; do
-        ranks=$((RANDOM % 3 + 1)) threads=$((RANDOM % 2 + 1)) ms=$((RANDOM % 2500 + 300))
-        train "random-$run" "$ranks" "$threads" &
+        ranks=$((RANDOM % 3 + 1)) threads=$((RANDOM % 2 + 1)) ms=$((RANDOM % 1200 + 200))
+        train "random-$run" "$ranks" "$threads" 2> /dev/null &
         launcher=$!
         sleep "$((ms / 1000)).$(printf %03d $((ms % 1000)))"
         # one of the ranks, or mpirun itself: all are children of this shell's child
@@ -70,6 +72,7 @@ if [ "${3-}" = --random ]; then
             histogram[$((durable * 10 / steps))0%]=$((${histogram[$((durable * 10 / steps))0%]:-0} + 1))
         fi
     done
+    unset GRAFT_FAIL
     durable=0
     train "random-$run" 1 1 || fail "the last start failed"
     [ "$(hash_of "random-$run")" = "$reference" ] || fail "random-$run: another adapter"
