@@ -157,6 +157,8 @@ TEST(engine_packed_equals_unpacked)
     struct outcome a = train_with(unpacked, 1, 0), b = train_with(packed, 1, 0);
 
     expect_equal(&a, &b);
+    gr_free(a.adapter);
+    gr_free(b.adapter);
 }
 
 TEST(engine_accumulated_equals_one_big_batch)
@@ -164,6 +166,8 @@ TEST(engine_accumulated_equals_one_big_batch)
     struct outcome a = train_with(packed, 1, 0), b = train_with(one_big, 1, 0);
 
     expect_equal(&a, &b);
+    gr_free(a.adapter);
+    gr_free(b.adapter);
 }
 
 TEST(engine_stacked_trial_equals_the_trial_alone)
@@ -173,6 +177,10 @@ TEST(engine_stacked_trial_equals_the_trial_alone)
 
     expect_equal(&alone, &stacked);
     ASSERT(memcmp(second.adapter, third.adapter, (size_t)second.elements * sizeof(float)) != 0);
+    gr_free(alone.adapter);
+    gr_free(stacked.adapter);
+    gr_free(second.adapter);
+    gr_free(third.adapter);
 }
 
 /* Not over rows, padded labels, packs or micro-batches: over what is supervised. */
@@ -194,6 +202,7 @@ TEST(engine_loss_is_divided_by_the_supervised_tokens)
     /* B is 0 at first: the loss is the base model's, near log(96) for random documents */
     ASSERT(update.loss > 3 && update.loss < 12);
     ASSERT(o.update.loss < update.loss);
+    gr_free(o.adapter);
     close_rig(&r);
 }
 
@@ -206,6 +215,9 @@ TEST(engine_dropout_changes_the_result_and_repeats)
 
     ASSERT(memcmp(a.adapter, b.adapter, (size_t)a.elements * sizeof(float)) == 0);
     ASSERT(memcmp(a.adapter, without.adapter, (size_t)a.elements * sizeof(float)) != 0);
+    gr_free(a.adapter);
+    gr_free(b.adapter);
+    gr_free(without.adapter);
 }
 
 TEST(engine_loss_that_is_not_finite_names_step_and_micro_batch)
@@ -223,4 +235,5 @@ TEST(engine_loss_that_is_not_finite_names_step_and_micro_batch)
     ASSERT_INT(gr_engine_micro_batch(&r.engine, 1, 0), GR_ERR_DIVERGED);
     ASSERT_TEXT(gr_error_message(), "train: not finite in step 1, micro-batch 0: loss");
     gr_free(values);
+    close_rig(&r);
 }

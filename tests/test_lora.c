@@ -44,6 +44,7 @@ TEST(lora_all_linear_takes_every_linear_of_every_layer)
     ASSERT_INT(adapter->elements, 2 * 4 * (24 + 16 + 16 + 24 + 32 + 32 + 32));
     ASSERT_NEAR(adapter->matrix[0].scale, 2, 0);
     gr_adapter_destroy(adapter);
+    gr_lora_config_release(&config);
 }
 
 TEST(lora_list_matches_whole_names_and_suffixes_only)
@@ -64,6 +65,7 @@ TEST(lora_list_matches_whole_names_and_suffixes_only)
     ASSERT_INT(gr_adapter_create(&adapter, &model, &config), GR_ERR_USAGE);
     ASSERT_TEXT(gr_error_message(), "lora.target_modules: no linear of the model matches (found "
                                     "\"proj\", expected a module name)");
+    gr_lora_config_release(&config);
 }
 
 TEST(lora_expression_matches_the_whole_name)
@@ -73,11 +75,14 @@ TEST(lora_expression_matches_the_whole_name)
 
     ASSERT_INT(adapter->count, 7);
     gr_adapter_destroy(adapter);
+    gr_lora_config_release(&config);
     config = config_of("q_proj"); /* re.fullmatch: not part of a name */
     ASSERT_INT(gr_adapter_create(&adapter, &model, &config), GR_ERR_USAGE);
     gr_error_clear();
+    gr_lora_config_release(&config);
     config = config_of("(q_proj");
     ASSERT_INT(gr_adapter_create(&adapter, &model, &config), GR_ERR_USAGE);
+    gr_lora_config_release(&config);
 }
 
 TEST(lora_patterns_set_rank_and_alpha_of_what_they_match)
@@ -97,6 +102,7 @@ TEST(lora_patterns_set_rank_and_alpha_of_what_they_match)
     ASSERT_INT(gr_adapter_rank(adapter, 1, GR_MODULE_V), 4);
     ASSERT_NEAR(adapter->matrix[0].scale, 8.0 / 3, 1e-6); /* alpha / sqrt(r) */
     gr_adapter_destroy(adapter);
+    gr_lora_config_release(&config);
 }
 
 /* Also one that no name would come to, the first matching them all. */
@@ -110,6 +116,7 @@ TEST(lora_pattern_that_is_no_expression_is_refused)
     set_two(config.alpha_pattern.key, ".*", "(q_proj");
     ASSERT_INT(gr_adapter_create(&adapter, &model, &config), GR_ERR_USAGE);
     ASSERT(strstr(gr_error_message(), "lora.alpha_pattern: not a regular expression") != NULL);
+    gr_lora_config_release(&config);
 }
 
 struct moments {
@@ -137,6 +144,7 @@ static struct moments init_moments(enum gr_lora_init init, bool of_b)
     struct gr_lora_config config = config_of(".*down_proj");
     struct gr_adapter *adapter = NULL;
     const struct gr_lora_matrix *m;
+    struct moments moments;
     float *values;
 
     wide.intermediate_size = 4000;
@@ -147,8 +155,12 @@ static struct moments init_moments(enum gr_lora_init init, bool of_b)
     values = GR_NEW_ARRAY(float, adapter->elements);
     gr_adapter_init_values(values, adapter, 3);
     m = &adapter->matrix[1];
-    return of_b ? measure(values + m->b_begin, m->out * m->r)
-                : measure(values + m->a_begin, m->r * m->in);
+    moments = of_b ? measure(values + m->b_begin, m->out * m->r)
+                   : measure(values + m->a_begin, m->r * m->in);
+    gr_free(values);
+    gr_adapter_destroy(adapter);
+    gr_lora_config_release(&config);
+    return moments;
 }
 
 TEST(lora_initial_values_are_those_of_peft)
@@ -203,6 +215,15 @@ TEST(peft_files_written_are_read_back_the_same)
     ASSERT(memcmp(found, values, (size_t)adapter->elements * sizeof *values) == 0);
     gr_peft_write_config(&second, again, "base");
     ASSERT_TEXT(second.data, json.data);
+    gr_buffer_release(&json);
+    gr_buffer_release(&weights);
+    gr_buffer_release(&second);
+    gr_free(values);
+    gr_free(found);
+    gr_adapter_destroy(again);
+    gr_adapter_destroy(adapter);
+    gr_lora_config_release(&read);
+    gr_lora_config_release(&config);
 }
 
 /* Each of these would be computed wrongly if it were ignored. */
@@ -238,6 +259,7 @@ TEST(peft_files_settings_graft_does_not_compute_are_refused)
         ASSERT_MSG(gr_peft_read_config(&config, dir) == GR_ERR_DATA, "%s is accepted", settings[i]);
         ASSERT(strstr(gr_error_message(), "(found ") != NULL);
         gr_error_clear();
+        gr_lora_config_release(&config);
         gr_free(text);
     }
 }
@@ -307,4 +329,10 @@ TEST(peft_files_missing_and_extra_tensors_are_refused)
     ASSERT_INT(gr_peft_read_weights(values, some, dir), GR_ERR_DATA);
     ASSERT(strstr(gr_error_message(), "element 5 is not finite (found nan, expected a number)") !=
            NULL);
+    gr_buffer_release(&weights);
+    gr_free(values);
+    gr_adapter_destroy(some);
+    gr_adapter_destroy(all);
+    gr_lora_config_release(&fewer);
+    gr_lora_config_release(&config);
 }
