@@ -5,30 +5,44 @@
 #include "kernels/base/clock.h"
 #include "kernels/base/log.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 static const double retry_deadline_s = 10; /* of one call to the store on a disk */
 
+/* A checkpoint's adapter as a folder of the run. */
+static gr_status export_checkpoint(struct gr_persist *p, const struct gr_adapter *adapter,
+                                   const char *name, const char *folder)
+{
+    gr_status status = GR_OK;
+    struct gr_checkpoint c = {0};
+    struct gr_snapshot snapshot;
+
+    gr_snapshot_init(&snapshot, adapter->elements);
+    GR_TRY(gr_state_load(&c, p->store, name));
+    GR_TRY(gr_snapshot_unpack(&snapshot, &c, adapter));
+    GR_TRY(gr_run_export(p->store, folder, adapter, snapshot.param, p->config->model));
+out:
+    gr_checkpoint_release(&c);
+    gr_snapshot_release(&snapshot);
+    return status;
+}
+
 /* A finished run whose adapter/ was lost or changed: the last checkpoint still has it. */
 static gr_status export_again(struct gr_persist *p, const struct gr_adapter *adapter)
 {
     gr_status status = GR_OK;
     struct gr_checkpoint_rows rows = {0};
-    struct gr_checkpoint last = {0};
-    struct gr_snapshot snapshot;
     enum gr_run_end end = GR_RUN_OPEN;
     int64_t i = 0;
 
-    gr_snapshot_init(&snapshot, adapter->elements);
     GR_TRY(gr_state_list(&rows, p->store));
     while (i < rows.count && !rows.row[i].is_live)
         i++;
     if (i < rows.count) {
-        GR_TRY(gr_state_load(&last, p->store, rows.row[i].name));
-        GR_TRY(gr_snapshot_unpack(&snapshot, &last, adapter));
-        GR_TRY(gr_run_export(p->store, adapter, snapshot.param, p->config->model));
+        GR_TRY(export_checkpoint(p, adapter, rows.row[i].name, "adapter"));
         GR_TRY(gr_run_look(&end, p->store));
     }
     if (end != GR_RUN_DONE)
@@ -40,8 +54,6 @@ static gr_status export_again(struct gr_persist *p, const struct gr_adapter *ada
     gr_note("the adapter was missing or changed: exported again");
 out:
     gr_checkpoint_rows_release(&rows);
-    gr_checkpoint_release(&last);
-    gr_snapshot_release(&snapshot);
     return status;
 }
 
@@ -260,6 +272,36 @@ gr_status gr_persist_save(struct gr_persist *p, struct gr_engine *engine, int64_
     return status;
 }
 
+bool gr_persist_is_exhausted(const struct gr_persist *p)
+{
+    int64_t patience = p->config->train.early_stopping_patience;
+
+    return patience > 0 && p->evals_since_best >= patience;
+}
+
+/* The best evaluation's adapter as best/.  Its checkpoint is kept, but a disk may have damaged it:
+ * that does not take the finished adapter away. */
+static gr_status export_best(struct gr_persist *p, const struct gr_adapter *adapter)
+{
+    gr_status status = GR_OK;
+    char step[32], name[GR_CHECKPOINT_NAME_BYTES];
+
+    if (p->best_step == 0)
+        return GR_OK;
+    snprintf(step, sizeof step, "%lld", (long long)p->best_step);
+    status = gr_state_find(name, p->store, step);
+    if (status == GR_OK)
+        status = export_checkpoint(p, adapter, name, "best");
+    if (status == GR_ERR_DATA || status == GR_ERR_NOT_FOUND) {
+        gr_warn("best/ is not exported: %s", gr_error_message());
+        gr_error_clear();
+        return GR_OK;
+    }
+    if (status == GR_OK)
+        gr_note("best: step %s, eval loss %.6g: %s/best", step, p->best_loss, p->config->output);
+    return status;
+}
+
 static gr_status finish_on_io_rank(struct gr_persist *p, struct gr_engine *engine, int64_t step,
                                    double final_loss)
 {
@@ -268,7 +310,8 @@ static gr_status finish_on_io_rank(struct gr_persist *p, struct gr_engine *engin
     float *values = GR_NEW_ARRAY(float, adapter->elements);
 
     GR_TRY(gr_engine_get_adapter(engine, values, 0));
-    GR_TRY(gr_run_export(p->store, adapter, values, p->config->model));
+    GR_TRY(export_best(p, adapter));
+    GR_TRY(gr_run_export(p->store, "adapter", adapter, values, p->config->model));
     GR_TRY(gr_state_check_fence(p->state));
     GR_TRY(gr_run_put_done(p->store, adapter, values, p->config->model, step, final_loss));
 out:

@@ -49,12 +49,16 @@ bool gr_persist_wants_save(const struct gr_persist *persist, int64_t step);
 gr_status gr_persist_status(struct gr_persist *persist);
 /* Notes an evaluation; *is_best: it is the best so far. */
 void gr_persist_note_eval(struct gr_persist *persist, bool *is_best, int64_t step, double loss);
+/* train.early_stopping_patience evaluations in a row were no better than the best: the run ends
+ * here. Part of the saved state, so the same after a resume. */
+bool gr_persist_is_exhausted(const struct gr_persist *persist);
 /* Hands the state after `step` updates to the saver.  is_periodic: skipped when both buffers are in
  * use; otherwise it waits for a buffer, and is durable on return. */
 gr_status gr_persist_save(struct gr_persist *persist, struct gr_engine *engine, int64_t step,
                           bool is_periodic);
 
-/* The final checkpoint durable, the export, the fence, done.json. */
+/* The final checkpoint durable, the exports (best/ if there was an evaluation), the fence,
+ * done.json. */
 gr_status gr_persist_finish(struct gr_persist *persist, struct gr_engine *engine, int64_t step,
                             double final_loss);
 void gr_persist_release(struct gr_persist *persist);

@@ -86,6 +86,12 @@ out:
     return status;
 }
 
+/* After the last step, or as many evaluations without a better one as the patience. */
+static bool is_over(const struct run *r)
+{
+    return r->done_steps >= r->total_steps || gr_persist_is_exhausted(&r->persist);
+}
+
 /* What ranks agree on at a step boundary. */
 enum { WANTS_STOP = 1, WANTS_SAVE = 2 };
 
@@ -101,11 +107,11 @@ static gr_status save(struct run *r, bool *stops, int64_t step, bool is_best)
     if (gr_persist_wants_save(&r->persist, step))
         wants |= WANTS_SAVE;
     GR_TRY(gr_comm_agree(r->comm, &wants, "step"));
-    *stops = (wants & WANTS_STOP) != 0 && step < r->total_steps;
+    *stops = (wants & WANTS_STOP) != 0 && !is_over(r);
     status = gr_failpoint(GR_FAILPOINT_STEP_UPDATED);
     if (status == GR_OK && (*stops || is_best))
         status = gr_persist_save(&r->persist, &r->engine, step, false);
-    else if (status == GR_OK && (wants & WANTS_SAVE) != 0 && step < r->total_steps)
+    else if (status == GR_OK && (wants & WANTS_SAVE) != 0 && !is_over(r))
         status = gr_persist_save(&r->persist, &r->engine, step, true);
     GR_TRY(gr_comm_agree_status(r->comm, status, "save"));
 out:
@@ -137,7 +143,7 @@ static gr_status train_steps(struct run *r)
     bool stops = false, is_best = false;
 
     GR_TRY(save(r, &stops, r->done_steps, false)); /* a stop may have come before the first step */
-    while (r->done_steps < r->total_steps && !stops) {
+    while (!is_over(r) && !stops) {
         int64_t step = r->done_steps + 1, begin_ns = gr_clock_ns();
 
         GR_TRY(gr_comm_agree_status(r->comm, compute_block(r, step), "step"));
@@ -312,8 +318,13 @@ static gr_status finish(struct run *r)
 {
     gr_status status = GR_OK;
 
-    GR_TRY(gr_persist_finish(&r->persist, &r->engine, r->total_steps, r->update.loss));
-    emit(r, (struct gr_event){.kind = GR_EVENT_END}, r->total_steps);
+    if (r->events != NULL)
+        gr_events_flush(r->events); /* the last step stands before what follows from it */
+    if (r->done_steps < r->total_steps)
+        gr_note("early stopping: none of the last %lld evaluations was better than step %lld's",
+                (long long)r->persist.evals_since_best, (long long)r->persist.best_step);
+    GR_TRY(gr_persist_finish(&r->persist, &r->engine, r->done_steps, r->update.loss));
+    emit(r, (struct gr_event){.kind = GR_EVENT_END}, r->done_steps);
     if (r->events != NULL)
         gr_events_flush(r->events);
     GR_TRY(report_shares(r));

@@ -216,20 +216,25 @@ static gr_status check_finite(const struct gr_adapter *adapter, const float *val
     return GR_OK;
 }
 
-gr_status gr_run_export(struct gr_store *store, const struct gr_adapter *adapter,
-                        const float *values, const char *base_model)
+gr_status gr_run_export(struct gr_store *store, const char *folder,
+                        const struct gr_adapter *adapter, const float *values,
+                        const char *base_model)
 {
     gr_status status = GR_OK;
     struct gr_buffer bytes[2] = {{0}, {0}};
     json_t *hashes = NULL;
+    char *key = NULL;
 
     GR_TRY(check_finite(adapter, values));
     hashes = pack(bytes, adapter, values, base_model);
     for (int i = 0; i < GR_COUNT(exported); i++) {
         GR_TRY(gr_failpoint(i == 0 ? GR_FAILPOINT_EXPORT_WEIGHTS : GR_FAILPOINT_EXPORT_CONFIG));
-        GR_TRY(store->ops->put(store, exported[i], bytes[i].data, (int64_t)bytes[i].length));
+        gr_free(key);
+        key = gr_format("%s%s", folder, strchr(exported[i], '/'));
+        GR_TRY(store->ops->put(store, key, bytes[i].data, (int64_t)bytes[i].length));
     }
 out:
+    gr_free(key);
     json_decref(hashes);
     gr_buffer_release(&bytes[0]);
     gr_buffer_release(&bytes[1]);

@@ -22,10 +22,11 @@ gr_status gr_run_identity_claim(struct gr_store *store, const struct gr_run_iden
 enum gr_run_end { GR_RUN_OPEN, GR_RUN_DONE, GR_RUN_EXPORT_DAMAGED };
 gr_status gr_run_look(enum gr_run_end *end, struct gr_store *store);
 
-/* Exports values (elements) as adapter/: weights, then config.  Errors: ERR_DIVERGED when a value
- * is not finite. */
-gr_status gr_run_export(struct gr_store *store, const struct gr_adapter *adapter,
-                        const float *values, const char *base_model);
+/* Exports values (elements) as a folder of the run, "adapter" or "best": weights, then config.
+ * Errors: ERR_DIVERGED when a value is not finite. */
+gr_status gr_run_export(struct gr_store *store, const char *folder,
+                        const struct gr_adapter *adapter, const float *values,
+                        const char *base_model);
 /* Puts done.json: the hashes of that export, the step, and final_loss unless it is NaN. */
 gr_status gr_run_put_done(struct gr_store *store, const struct gr_adapter *adapter,
                           const float *values, const char *base_model, int64_t step,
