@@ -126,6 +126,27 @@ TEST(saver_skips_when_both_buffers_are_in_use)
     close_rig(&r);
 }
 
+TEST(saver_given_back_snapshot_is_not_saved)
+{
+    struct rig r;
+    struct gr_snapshot *a, *b;
+
+    gr_test_enter_folder();
+    open_rig(&r);
+    a = gr_saver_take(r.saver, false);
+    b = gr_saver_take(r.saver, false);
+    fill(a, 1);
+    fill(b, 2);
+    gr_saver_submit(r.saver, a);
+    gr_saver_give_back(r.saver, b);
+    ASSERT_OK(gr_saver_drain(r.saver));
+    ASSERT(gr_saver_take(r.saver, false) != NULL && gr_saver_take(r.saver, false) != NULL);
+    close_rig(&r);
+    open_rig(&r);
+    ASSERT_INT(r.found.step, 1);
+    close_rig(&r);
+}
+
 TEST(saver_failure_reaches_the_loop_with_its_message)
 {
     struct rig r;

@@ -266,10 +266,12 @@ gr_status gr_persist_save(struct gr_persist *p, struct gr_engine *engine, int64_
     s->best_loss = p->best_loss;
     s->evals_since_best = p->evals_since_best;
     status = gr_engine_get_state(engine, s->param, s->moment1, s->moment2, 0);
+    if (status != GR_OK) {
+        gr_saver_give_back(p->saver, s);
+        return status;
+    }
     gr_saver_submit(p->saver, s);
-    if (status == GR_OK && !is_periodic)
-        status = gr_saver_drain(p->saver);
-    return status;
+    return is_periodic ? GR_OK : gr_saver_drain(p->saver);
 }
 
 bool gr_persist_is_exhausted(const struct gr_persist *p)

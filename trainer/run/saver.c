@@ -154,17 +154,27 @@ struct gr_snapshot *gr_saver_take(struct gr_saver *s, bool waits)
     return slot == NULL ? NULL : &slot->snapshot;
 }
 
-void gr_saver_submit(struct gr_saver *s, struct gr_snapshot *snapshot)
+static void give(struct gr_saver *s, const struct gr_snapshot *snapshot, enum slot_state state)
 {
     pthread_mutex_lock(&s->lock);
     for (int i = 0; i < BUFFERS; i++) {
         if (&s->slot[i].snapshot == snapshot) {
-            s->slot[i].state = SLOT_SUBMITTED;
+            s->slot[i].state = state;
             s->slot[i].order = s->submissions++;
         }
     }
     pthread_cond_broadcast(&s->changed);
     pthread_mutex_unlock(&s->lock);
+}
+
+void gr_saver_submit(struct gr_saver *s, struct gr_snapshot *snapshot)
+{
+    give(s, snapshot, SLOT_SUBMITTED);
+}
+
+void gr_saver_give_back(struct gr_saver *s, struct gr_snapshot *snapshot)
+{
+    give(s, snapshot, SLOT_FREE);
 }
 
 gr_status gr_saver_drain(struct gr_saver *s)

@@ -19,6 +19,8 @@ void gr_saver_destroy(struct gr_saver *saver); /* drains; NULL is fine */
 struct gr_snapshot *gr_saver_take(struct gr_saver *saver, bool waits);
 /* Hands the filled snapshot over. */
 void gr_saver_submit(struct gr_saver *saver, struct gr_snapshot *snapshot);
+/* Takes back a snapshot that could not be filled: nothing is saved. */
+void gr_saver_give_back(struct gr_saver *saver, struct gr_snapshot *snapshot);
 /* Waits until everything handed over is durable. */
 gr_status gr_saver_drain(struct gr_saver *saver);
 /* The first failure so far, with its message on this thread; OK while there is none. */
