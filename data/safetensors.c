@@ -338,7 +338,7 @@ const char *gr_safetensors_metadata(const struct gr_safetensors *file, const cha
 
 /* ---- writing ---------------------------------------------------------------------------- */
 
-static int64_t item_bytes(const struct gr_safetensors_item *item)
+int64_t gr_safetensors_item_bytes(const struct gr_safetensors_item *item)
 {
     int64_t bytes = gr_dtype_bytes(item->dtype);
 
@@ -362,11 +362,10 @@ static int by_file_order(const struct gr_safetensors_item *a, const struct gr_sa
     return strcmp(a->name, b->name);
 }
 
-/* The item behind `previous` (NULL: the first); NULL after the last.  Searching each time needs no
- * memory: files are written in the middle of training. */
-static const struct gr_safetensors_item *next_item(const struct gr_safetensors_item *item,
-                                                   int64_t count,
-                                                   const struct gr_safetensors_item *previous)
+/* Searching each time needs no memory: files are written in the middle of training. */
+const struct gr_safetensors_item *gr_safetensors_next(const struct gr_safetensors_item *item,
+                                                      int64_t count,
+                                                      const struct gr_safetensors_item *previous)
 {
     const struct gr_safetensors_item *next = NULL;
 
@@ -402,11 +401,11 @@ static void add_header_item(struct gr_buffer *bytes, const struct gr_safetensors
     for (int i = 0; i < item->ndim; i++)
         gr_buffer_add_format(bytes, "%s%" PRId64, i == 0 ? "" : ",", item->dim[i]);
     gr_buffer_add_format(bytes, "],\"data_offsets\":[%" PRId64 ",%" PRId64 "]}", begin,
-                         begin + item_bytes(item));
+                         begin + gr_safetensors_item_bytes(item));
 }
 
-void gr_safetensors_write(struct gr_buffer *bytes, const struct gr_safetensors_item *item,
-                          int64_t count, const char *const *metadata)
+void gr_safetensors_write_header(struct gr_buffer *bytes, const struct gr_safetensors_item *item,
+                                 int64_t count, const char *const *metadata)
 {
     const struct gr_safetensors_item *next = NULL;
     int64_t data_bytes = 0, written = 0;
@@ -422,9 +421,9 @@ void gr_safetensors_write(struct gr_buffer *bytes, const struct gr_safetensors_i
         add_json_string(bytes, pair[1]);
     }
     gr_buffer_add_text(bytes, "}");
-    while ((next = next_item(item, count, next)) != NULL) {
+    while ((next = gr_safetensors_next(item, count, next)) != NULL) {
         add_header_item(bytes, next, data_bytes);
-        data_bytes += item_bytes(next);
+        data_bytes += gr_safetensors_item_bytes(next);
         written++;
     }
     GR_CHECK(written == count, "two tensors to write have one name");
@@ -433,8 +432,18 @@ void gr_safetensors_write(struct gr_buffer *bytes, const struct gr_safetensors_i
         gr_buffer_add_text(bytes, " ");
     header_bytes = bytes->length - LENGTH_BYTES;
     memcpy(bytes->data, &header_bytes, sizeof header_bytes);
+}
 
+void gr_safetensors_write(struct gr_buffer *bytes, const struct gr_safetensors_item *item,
+                          int64_t count, const char *const *metadata)
+{
+    const struct gr_safetensors_item *next = NULL;
+    int64_t data_bytes = 0;
+
+    gr_safetensors_write_header(bytes, item, count, metadata);
+    for (int64_t i = 0; i < count; i++)
+        data_bytes += gr_safetensors_item_bytes(&item[i]);
     gr_buffer_reserve(bytes, bytes->length + (size_t)data_bytes);
-    while ((next = next_item(item, count, next)) != NULL)
-        gr_buffer_add(bytes, next->data, (size_t)item_bytes(next));
+    while ((next = gr_safetensors_next(item, count, next)) != NULL)
+        gr_buffer_add(bytes, next->data, (size_t)gr_safetensors_item_bytes(next));
 }

@@ -57,4 +57,14 @@ struct gr_safetensors_item {
 void gr_safetensors_write(struct gr_buffer *bytes, const struct gr_safetensors_item *item,
                           int64_t count, const char *const *metadata);
 
+/* The same in parts, for files larger than memory: the header, then the tensors one after the other
+ * in the order in which gr_safetensors_next names them (previous NULL: the first; NULL after the
+ * last), gr_safetensors_item_bytes of each.  `data` of the items is not looked at. */
+void gr_safetensors_write_header(struct gr_buffer *bytes, const struct gr_safetensors_item *item,
+                                 int64_t count, const char *const *metadata);
+const struct gr_safetensors_item *gr_safetensors_next(const struct gr_safetensors_item *item,
+                                                      int64_t count,
+                                                      const struct gr_safetensors_item *previous);
+int64_t gr_safetensors_item_bytes(const struct gr_safetensors_item *item);
+
 #endif

@@ -27,6 +27,11 @@ PEFT_ADAPTERS = {
     "rsLoRA on q, v and down": dict(
         r=4, lora_alpha=8, use_rslora=True, target_modules=["q_proj", "v_proj", "down_proj"]
     ),
+    "patterns": dict(
+        r=4, lora_alpha=8, target_modules="all-linear",
+        rank_pattern={"q_proj": 7, r"layers\.2\.mlp\.down_proj": 2},
+        alpha_pattern={"v_proj": 3, "up_proj": 20},
+    ),
     "a regular expression": dict(
         r=5, lora_alpha=7, target_modules=r".*layers\.[13]\.self_attn\.[qo]_proj"
     ),
@@ -48,14 +53,28 @@ def compare_logits(graft: Graft, adapter: Path, work: Path, what: str) -> None:
     model = peft.PeftModel.from_pretrained(model, adapter).eval()
     expected = [supervised_logits(model, document) for document in documents]
 
-    dump = work / "dump.safetensors"
-    graft("eval", "--model", MODEL, "--adapter", adapter, "--data", data,
-          "--set", f"data.max_length={MAX_LENGTH}", "--dump", dump)  # fmt: skip
-    found = read_dump(dump, documents)
+    def graft_logits(*arguments: object) -> list:
+        dump = work / "dump.safetensors"
+        graft("eval", *arguments, "--data", data, "--set", f"data.max_length={MAX_LENGTH}",
+              "--dump", dump)  # fmt: skip
+        return read_dump(dump, documents)
+
+    def check_equal(found: list, name: str) -> None:
+        apart = largest_difference(found, expected)
+        check(apart <= EQUAL, f"{what}: {name} ({apart:.2e} <= {EQUAL})")
+
     moved = largest_difference(base, expected)
-    apart = largest_difference(found, expected)
     check(moved > DIFFERENT, f"{what}: the adapter moves logits ({moved:.3g} > {DIFFERENT})")
-    check(apart <= EQUAL, f"{what}: logits of graft and PEFT are equal ({apart:.2e} <= {EQUAL})")
+    found = graft_logits("--model", MODEL, "--adapter", adapter)
+    check_equal(found, "logits of graft and PEFT are equal")
+
+    merged = work / "merged" / what.replace(" ", "-")
+    merged.parent.mkdir(exist_ok=True)
+    graft("merge", "--model", MODEL, "--adapter", adapter, "-o", merged, "--dtype", "f32")
+    check_equal(graft_logits("--model", merged), "graft's logits of the merged model")
+    model = load_base(merged)
+    found = [supervised_logits(model, document) for document in documents]
+    check_equal(found, "logits of the merged model in transformers")
 
 
 def check_graft_adapter(graft: Graft, work: Path) -> None:

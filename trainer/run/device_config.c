@@ -5,15 +5,19 @@
 
 #include <sched.h>
 
-int gr_threads(const struct gr_config *config, int local_size)
+int gr_usable_cores(void)
 {
     cpu_set_t usable;
-    int cores = 1;
+
+    return sched_getaffinity(0, sizeof usable, &usable) == 0 ? CPU_COUNT(&usable) : 1;
+}
+
+int gr_threads(const struct gr_config *config, int local_size)
+{
+    int cores = gr_usable_cores();
 
     if (config->device.threads > 0)
         return (int)config->device.threads;
-    if (sched_getaffinity(0, sizeof usable, &usable) == 0)
-        cores = CPU_COUNT(&usable);
     return cores / local_size > 1 ? cores / local_size : 1;
 }
 

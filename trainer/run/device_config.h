@@ -5,6 +5,8 @@
 #include "kernels/device.h"
 #include "trainer/config.h"
 
+/* Cores this process may run on. */
+int gr_usable_cores(void);
 /* Threads of this process: device.threads, or the usable cores divided among local_size ranks. */
 int gr_threads(const struct gr_config *config, int local_size);
 
