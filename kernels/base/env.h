@@ -10,6 +10,9 @@
     X(OMPI_COMM_WORLD_LOCAL_RANK, "set by mpirun: rank among the processes of this host")          \
     X(OMPI_COMM_WORLD_LOCAL_SIZE, "set by mpirun: processes of this host")                         \
     X(OMPI_COMM_WORLD_RANK, "set by mpirun: rank in the job")                                      \
+    X(OMPI_ALLOW_RUN_AS_ROOT, "graft doctor looks whether mpirun would start as root")             \
+    X(OMPI_ALLOW_RUN_AS_ROOT_CONFIRM, "likewise")                                                  \
+    X(PATH, "graft doctor looks for mpirun there")                                                 \
     X(PMIX_RANK, "set by mpirun: graft joins the MPI job")                                         \
     X(NO_COLOR, "no colours on the terminal")                                                      \
     X(TERM, "dumb: plain lines instead of a progress bar")                                         \
