@@ -43,22 +43,29 @@ gr_status gr_json_fail_syntax(const char *path, int64_t first_line, const json_e
     return GR_ERR_DATA;
 }
 
+gr_status gr_json_parse(struct gr_json *json, const void *text, int64_t bytes, const char *place)
+{
+    json_error_t error;
+
+    json->place = gr_strdup(place);
+    json->value =
+        json_loadb(text == NULL ? "" : text, (size_t)bytes, JSON_REJECT_DUPLICATES, &error);
+    if (json->value == NULL)
+        return gr_json_fail_syntax(place, 1, &error, damaged);
+    if (!json_is_object(json->value))
+        return gr_fail(GR_ERR_DATA, place, damaged, "the file (found %s, expected an object)",
+                       gr_json_type_name(json->value));
+    return GR_OK;
+}
+
 gr_status gr_json_load(struct gr_json *json, const char *path)
 {
     gr_status status = GR_OK;
     struct gr_file_map map = {0};
-    json_error_t error;
 
     memset(json, 0, sizeof *json);
     GR_TRY(gr_file_map_open(&map, path));
-    json->place = gr_strdup(path);
-    json->value = json_loadb(map.data == NULL ? "" : (const char *)map.data,
-                             (size_t)map.identity.bytes, JSON_REJECT_DUPLICATES, &error);
-    if (json->value == NULL)
-        status = gr_json_fail_syntax(path, 1, &error, damaged);
-    else if (!json_is_object(json->value))
-        status = gr_fail(GR_ERR_DATA, path, damaged, "the file (found %s, expected an object)",
-                         gr_json_type_name(json->value));
+    GR_TRY(gr_json_parse(json, map.data, map.identity.bytes, path));
 out:
     gr_file_map_close(&map);
     return status;

@@ -17,6 +17,8 @@ struct gr_json {
 /* Reads a file that must hold one JSON object, without duplicate keys.
  * Errors: ERR_NOT_FOUND, ERR_DATA with line and column. */
 gr_status gr_json_load(struct gr_json *json, const char *path);
+/* The same from memory; place: what messages call it. */
+gr_status gr_json_parse(struct gr_json *json, const void *text, int64_t bytes, const char *place);
 /* ERR_DATA: the text of a file, which begins in its line `first_line`, is no JSON. */
 gr_status gr_json_fail_syntax(const char *path, int64_t first_line, const json_error_t *error,
                               const char *hint);

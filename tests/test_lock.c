@@ -110,9 +110,9 @@ TEST(lock_waits_for_a_holder_that_ends)
     ASSERT(waitpid(child, NULL, 0) == child);
 }
 
-TEST(lock_takeover_goes_on_without_it)
+TEST(lock_takeover_goes_on_without_it_until_it_is_free)
 {
-    struct gr_run_lock *lock = NULL;
+    struct gr_run_lock *lock = NULL, *third = NULL;
     struct stat before, after;
     pid_t child;
 
@@ -120,11 +120,15 @@ TEST(lock_takeover_goes_on_without_it)
     child = start_holder(60000);
     ASSERT(stat(".lock", &before) == 0);
     ASSERT_OK(gr_run_lock_take(&lock, ".", true, 30));
-    ASSERT(lock == NULL);
+    gr_run_lock_retry(lock);            /* not yet */
     ASSERT(stat(".lock", &after) == 0); /* it still names the holder */
     ASSERT(before.st_mtim.tv_sec == after.st_mtim.tv_sec &&
            before.st_mtim.tv_nsec == after.st_mtim.tv_nsec);
     kill_holder(child);
+    gr_run_lock_retry(lock);
+    ASSERT_INT(gr_run_lock_take(&third, ".", false, 0), GR_ERR_FENCED);
+    gr_error_clear();
+    gr_run_lock_release(lock);
     assert_taken(true);
 }
 

@@ -121,8 +121,6 @@ TEST(manifest_under_another_name_is_refused)
 static const struct {
     const char *member, *json, *message;
 } forged[] = {
-    {"format", "2", "format"},
-    {"format", "\"1\"", "format"},
     {"step", "0", "step (found 0, expected 1"},
     {"step", "-1", "step"},
     {"step", "1e2", "step (found a number, expected a whole number)"},
@@ -184,6 +182,29 @@ TEST(manifest_forged_members_are_refused_by_name)
                    gr_error_message(), forged[i].message);
     }
     gr_buffer_release(&bytes);
+}
+
+/* What a newer version wrote is nobody's damage: no verdict may come of it. */
+TEST(manifest_of_another_format_is_not_damaged)
+{
+    static const char *const formats[] = {"2", "3"};
+
+    for (int64_t i = 0; i < GR_COUNT(formats); i++) {
+        struct gr_manifest m = example();
+        struct gr_buffer bytes = {0};
+        char hash[GR_SHA256_HEX_BYTES];
+        json_t *object = NULL;
+
+        gr_manifest_write(&bytes, &m);
+        ASSERT_OK(gr_record_open(&object, hash, "place", &bytes));
+        json_object_set_new(object, "format", json_loads(formats[i], JSON_DECODE_ANY, NULL));
+        gr_record_seal(&bytes, hash, object);
+        json_decref(object);
+        ASSERT_INT(gr_manifest_read(&m, &bytes, m.name, "place"), GR_ERR_USAGE);
+        ASSERT(strstr(gr_error_message(), "the format of the manifest") != NULL);
+        gr_error_clear();
+        gr_buffer_release(&bytes);
+    }
 }
 
 TEST(manifest_without_any_one_member_is_refused)

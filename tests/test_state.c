@@ -248,6 +248,64 @@ TEST(state_none_good_is_corrupt_and_never_a_start_from_zero)
     gr_state_case_release(&sc);
 }
 
+/* A disk that was not mounted, and is now.  What is newer was given up by the start that tried the
+ * older one. */
+TEST(state_condemned_that_is_whole_again_is_taken_when_nothing_else_is_left)
+{
+    struct gr_state_case sc;
+    char *path;
+
+    gr_state_case_init(&sc);
+    gr_state_case_run_to(&sc, 20);
+    path = gr_state_case_object_path(&sc, CK10, "optimizer");
+    damage(&sc, CK20, 1);
+    gr_state_case_flip(path, 0);
+    gr_state_case_start_fails(&sc, GR_ERR_CORRUPT, "none of the checkpoints is good");
+    gr_state_case_keys(&sc, "bad/", CK10 ".json " CK20 ".json ");
+    gr_state_case_flip(path, 0);
+    gr_state_destroy(gr_state_case_start(&sc, 10));
+    gr_state_case_keys(&sc, "bad/", CK20 ".json ");
+    gr_free(path);
+    gr_state_case_release(&sc);
+}
+
+TEST(state_checkpoints_that_are_gone_are_missed)
+{
+    struct gr_state_case sc;
+
+    gr_state_case_init(&sc);
+    gr_state_case_run_to(&sc, 20);
+    gr_state_destroy(gr_state_case_start(&sc, 20));
+    ASSERT(system("rm -r run/ckpt") == 0);
+    gr_state_case_start_fails(&sc, GR_ERR_CORRUPT, "the checkpoints are gone");
+    gr_state_case_start_fails(&sc, GR_ERR_CORRUPT, "expected at least that of step 20");
+    sc.options.fresh = true;
+    gr_state_destroy(gr_state_case_start(&sc, 0));
+    sc.options.fresh = false;
+    gr_state_destroy(gr_state_case_start(&sc, 0));
+    gr_state_case_release(&sc);
+}
+
+/* Lost term objects leave gaps: the fence is any later term, not the next. */
+TEST(state_writer_behind_a_gap_is_fenced)
+{
+    struct gr_state_case sc;
+    struct gr_state *first, *second;
+
+    gr_state_case_init(&sc);
+    first = gr_state_case_start(&sc, 0);
+    ASSERT_OK(gr_state_case_save(first, 10, 0));
+    gr_test_write_text("run/term/00000005.json", "stray");
+    second = gr_state_case_start(&sc, 10);
+    ASSERT(system("rm run/term/00000005.json") == 0);
+    ASSERT_INT(gr_state_case_save(first, 20, 0), GR_ERR_FENCED);
+    gr_error_clear();
+    ASSERT_OK(gr_state_case_save(second, 20, 0));
+    gr_state_destroy(first);
+    gr_state_destroy(second);
+    gr_state_case_release(&sc);
+}
+
 TEST(state_files_with_other_names_are_no_checkpoints)
 {
     struct gr_state_case sc;
@@ -311,9 +369,9 @@ TEST(state_damaged_term_is_known_by_its_manifests)
     ASSERT_OK(gr_state_case_save(old, 10, 0));
     new = gr_state_case_start(&sc, 10);
     ASSERT_OK(gr_state_case_save(new, 20, 0));
-    ASSERT(rename("run/term/00000002.json", "run/hidden") == 0);
+    ASSERT(rename("run/term", "run/hidden") == 0);
     ASSERT_OK(gr_state_case_save(old, 30, 0));
-    ASSERT(rename("run/hidden", "run/term/00000002.json") == 0);
+    ASSERT(rename("run/hidden", "run/term") == 0);
     gr_state_case_flip("run/term/00000003.json", 30);
     gr_state_destroy(gr_state_case_start(&sc, 20));
     gr_state_destroy(old);
@@ -453,10 +511,10 @@ TEST(state_late_manifest_of_a_fenced_writer_is_not_live)
     old = gr_state_case_start(&sc, 0);
     ASSERT_OK(gr_state_case_save(old, 10, 0));
     new = gr_state_case_start(&sc, 10);
-    ASSERT(rename("run/term/00000002.json", "run/hidden") == 0);
+    ASSERT(rename("run/term", "run/hidden") == 0);
     ASSERT_OK(gr_state_case_save(old, 20, 0));
     ASSERT_OK(gr_state_case_save(old, 30, 0));
-    ASSERT(rename("run/hidden", "run/term/00000002.json") == 0);
+    ASSERT(rename("run/hidden", "run/term") == 0);
     gr_state_destroy(gr_state_case_start(&sc, 10));
     ASSERT_INT(gr_state_case_count(&sc, "bad/"), 0);
     gr_state_destroy(old);
@@ -474,9 +532,9 @@ TEST(state_late_manifest_before_any_base_does_not_stop_a_start)
     gr_state_case_init(&sc);
     old = gr_state_case_start(&sc, 0);
     gr_state_destroy(gr_state_case_start(&sc, 0));
-    ASSERT(rename("run/term/00000002.json", "run/hidden") == 0);
+    ASSERT(rename("run/term", "run/hidden") == 0);
     ASSERT_OK(gr_state_case_save(old, 10, 0));
-    ASSERT(rename("run/hidden", "run/term/00000002.json") == 0);
+    ASSERT(rename("run/hidden", "run/term") == 0);
     gr_state_destroy(gr_state_case_start(&sc, 0));
     gr_state_destroy(old);
     gr_state_case_release(&sc);

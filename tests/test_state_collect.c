@@ -147,6 +147,21 @@ TEST(collect_does_not_count_bad_ones)
     gr_state_case_release(&sc);
 }
 
+/* As large as a sparse file can be: what is no manifest is not read whole. */
+TEST(collect_takes_a_manifest_of_a_terabyte)
+{
+    struct gr_state_case sc;
+    struct gr_state *state = NULL;
+
+    gr_state_case_init(&sc);
+    state = start_and_save(&sc, 50, 0);
+    ASSERT(truncate("run/ckpt/" CK10 ".json", INT64_C(1) << 40) == 0);
+    ASSERT_OK(gr_state_collect(state));
+    ASSERT_KEPT(&sc, CK30, CK40, CK50);
+    gr_state_destroy(state);
+    gr_state_case_release(&sc);
+}
+
 TEST(collect_takes_what_is_dead)
 {
     struct gr_state_case sc;

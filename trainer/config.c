@@ -54,6 +54,16 @@ void gr_config_release(struct gr_config *config)
     memset(config, 0, sizeof *config);
 }
 
+/* file:///runs/x is /runs/x: part of what is written there is no store's. */
+static void as_path(char *place)
+{
+    static const char scheme[] = "file://";
+    size_t length = strlen(scheme);
+
+    if (place != NULL && strncmp(place, scheme, length) == 0)
+        memmove(place, place + length, strlen(place + length) + 1);
+}
+
 gr_status gr_config_resolve(struct gr_config *config, const char *file, const char *const *sets,
                             int64_t set_count)
 {
@@ -65,6 +75,7 @@ gr_status gr_config_resolve(struct gr_config *config, const char *file, const ch
     GR_TRY(gr_config_load_env(config));
     for (int64_t i = 0; i < set_count; i++)
         GR_TRY(gr_config_set(config, sets[i]));
+    as_path(config->output);
 out:
     return status;
 }

@@ -115,7 +115,7 @@
     F(train., save_total_limit, INTEGER, "3", "[3, 1000000]", "checkpoints", FREE,                 \
       "newest checkpoints that are kept")                                                          \
     F(train., resume, CHOICE, "auto", "auto | never", "", FREE,                                    \
-      "auto: go on from the newest good checkpoint in output")                                     \
+      "auto: go on from the newest good checkpoint in output; never: begin anew, older ones go")   \
     F(train., init_from, TEXT, "null", "", "", IDENTITY,                                           \
       "checkpoint whose adapter a new run starts from")
 

@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,7 +33,8 @@ enum {
 struct file_store {
     struct gr_store base; /* first: a gr_store is one */
     char *url;
-    int root; /* the folder, open */
+    int root;                   /* the folder, open */
+    atomic_bool is_root_synced; /* its name in the folder above is durable */
 };
 
 static struct file_store *as_file_store(struct gr_store *store)
@@ -125,8 +127,15 @@ static int sync_folder(int at, const char *folder)
 
     if (fd >= 0)
         close(fd);
-    /* Some file systems cannot sync folders, and some folders may be entered but not opened. */
-    return error == EINVAL || error == EACCES ? 0 : error;
+    return error == EINVAL ? 0 : error; /* some file systems cannot sync folders */
+}
+
+/* A folder above the store may be one that can be entered but not opened. */
+static int sync_folder_above(int at, const char *folder)
+{
+    int error = sync_folder(at, folder);
+
+    return error == EACCES || error == EROFS ? 0 : error;
 }
 
 /* Makes the folders that `path` goes through, below the open folder `at`.  Returns an errno or 0.
@@ -142,7 +151,7 @@ static int make_folders(int at, const char *path)
         *slash = '\0';
         if (!op_refused() && mkdirat(at, made, 0777) == 0) {
             above = folder_of(made);
-            error = sync_folder(at, above);
+            error = at == AT_FDCWD ? sync_folder_above(at, above) : sync_folder(at, above);
             gr_free(above);
         } else if (errno != EEXIST) {
             error = errno;
@@ -153,8 +162,9 @@ static int make_folders(int at, const char *path)
     return error;
 }
 
-/* Syncs the folder of `key` and those above it: another process may have made them just now. */
-static gr_status sync_folders(const struct file_store *s, const char *key)
+/* Syncs the folder of `key` and those above it, the root's own name once: another process may have
+ * made them just now, and died. */
+static gr_status sync_folders(struct file_store *s, const char *key)
 {
     char *folder = folder_of(key);
     int error = sync_folder(s->root, folder);
@@ -164,6 +174,10 @@ static gr_status sync_folders(const struct file_store *s, const char *key)
         error = sync_folder(s->root, folder);
     }
     gr_free(folder);
+    if (error == 0 && !atomic_load(&s->is_root_synced)) {
+        error = sync_folder_above(s->root, "..");
+        atomic_store(&s->is_root_synced, error == 0);
+    }
     if (error == 0 && refused(GR_FAILPOINT_STORE_DURABLE))
         error = errno;
     return error == 0 ? GR_OK : fail_errno(s, key, "made durable", error);
@@ -250,11 +264,24 @@ static gr_status write_temp(const struct file_store *s, char **temp, const char 
     return fail_errno(s, key, "written", error);
 }
 
-/* A temporary file that its writer, killed, left behind long ago. */
-static void remove_if_stale(int folder, const char *temp, const struct stat *info)
+/* A temporary file that its writer, killed, left behind long ago; with it the folder, if nothing
+ * else is there. */
+static void remove_if_stale(int folder, const char *path, const char *temp, const struct stat *info)
 {
-    if (S_ISREG(info->st_mode) && gr_clock_unix_s() - (double)info->st_mtime > TEMP_LIFETIME_S)
-        unlinkat(folder, temp, 0);
+    const char *slash = strrchr(path, '/');
+    const char *name = path;
+
+    if (!S_ISREG(info->st_mode) || gr_clock_unix_s() - (double)info->st_mtime <= TEMP_LIFETIME_S)
+        return;
+    unlinkat(folder, temp, 0);
+    if (slash == NULL)
+        return; /* the root stays */
+    while (memchr(name, '/', (size_t)(slash - name)) != NULL)
+        name = strchr(name, '/') + 1;
+    char *self = gr_format("../%.*s", (int)(slash - name), name);
+
+    unlinkat(folder, self, AT_REMOVEDIR);
+    gr_free(self);
 }
 
 /* ---- operations ------------------------------------------------------------------------- */
@@ -458,7 +485,7 @@ static int list_name(struct gr_store_list *list, int folder, const char *name, c
     if (op_refused() || fstatat(folder, name, &info, AT_SYMLINK_NOFOLLOW) != 0) {
         error = errno == ENOENT ? 0 : errno; /* gone meanwhile */
     } else if (is_temp(name)) {
-        remove_if_stale(folder, name, &info);
+        remove_if_stale(folder, path, name, &info);
     } else if (S_ISDIR(info.st_mode)) {
         if (starts_with(below, prefix) || starts_with(prefix, below))
             error = list_folder(list, folder, name, below, prefix);

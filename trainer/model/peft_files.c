@@ -303,29 +303,53 @@ out:
     return status;
 }
 
+static gr_status read_config(struct gr_lora_config *config, const struct gr_json *json)
+{
+    gr_status status = GR_OK;
+
+    *config = (struct gr_lora_config){.r = 8, .lora_alpha = 8};
+    GR_TRY(gr_json_need(json, "peft_type"));
+    GR_TRY(refuse_settings(json));
+    GR_TRY(gr_json_int(&config->r, json, "r", 1, GR_LORA_MAX_R));
+    GR_TRY(gr_json_number(&config->lora_alpha, json, "lora_alpha"));
+    GR_TRY(gr_json_number_in(&config->lora_dropout, json, "lora_dropout", 0, 1));
+    GR_TRY(gr_json_bool(&config->use_rslora, json, "use_rslora"));
+    GR_TRY(read_init(&config->init, json));
+    GR_TRY(read_targets(config, json));
+    GR_TRY(read_pattern(&config->rank_pattern, json, "rank_pattern", 1, GR_LORA_MAX_R + 1));
+    GR_TRY(read_pattern(&config->alpha_pattern, json, "alpha_pattern", -HUGE_VAL, HUGE_VAL));
+out:
+    if (status != GR_OK)
+        gr_lora_config_release(config);
+    return status;
+}
+
 gr_status gr_peft_read_config(struct gr_lora_config *config, const char *directory)
 {
     gr_status status = GR_OK;
     struct gr_json json = {0};
     char *path = gr_format("%s/%s", directory, config_name);
 
-    *config = (struct gr_lora_config){.r = 8, .lora_alpha = 8};
+    memset(config, 0, sizeof *config);
     GR_TRY(gr_json_load(&json, path));
-    GR_TRY(gr_json_need(&json, "peft_type"));
-    GR_TRY(refuse_settings(&json));
-    GR_TRY(gr_json_int(&config->r, &json, "r", 1, GR_LORA_MAX_R));
-    GR_TRY(gr_json_number(&config->lora_alpha, &json, "lora_alpha"));
-    GR_TRY(gr_json_number_in(&config->lora_dropout, &json, "lora_dropout", 0, 1));
-    GR_TRY(gr_json_bool(&config->use_rslora, &json, "use_rslora"));
-    GR_TRY(read_init(&config->init, &json));
-    GR_TRY(read_targets(config, &json));
-    GR_TRY(read_pattern(&config->rank_pattern, &json, "rank_pattern", 1, GR_LORA_MAX_R + 1));
-    GR_TRY(read_pattern(&config->alpha_pattern, &json, "alpha_pattern", -HUGE_VAL, HUGE_VAL));
+    GR_TRY(read_config(config, &json));
 out:
-    if (status != GR_OK)
-        gr_lora_config_release(config);
     gr_json_release(&json);
     gr_free(path);
+    return status;
+}
+
+gr_status gr_peft_parse_config(struct gr_lora_config *config, const struct gr_buffer *bytes,
+                               const char *place)
+{
+    gr_status status = GR_OK;
+    struct gr_json json = {0};
+
+    memset(config, 0, sizeof *config);
+    GR_TRY(gr_json_parse(&json, bytes->data, (int64_t)bytes->length, place));
+    GR_TRY(read_config(config, &json));
+out:
+    gr_json_release(&json);
     return status;
 }
 

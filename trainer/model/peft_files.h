@@ -17,6 +17,9 @@ void gr_peft_write_weights(struct gr_buffer *bytes, const struct gr_adapter *ada
 /* Reads directory/adapter_config.json; release with gr_lora_config_release.
  * Errors: ERR_NOT_FOUND, ERR_DATA (a kind of adapter or a setting graft does not compute). */
 gr_status gr_peft_read_config(struct gr_lora_config *config, const char *directory);
+/* The same from the file's bytes; place: what messages call it. */
+gr_status gr_peft_parse_config(struct gr_lora_config *config, const struct gr_buffer *bytes,
+                               const char *place);
 /* Reads directory/adapter_model.safetensors into values (elements), widening f16 and bf16.
  * Errors: ERR_DATA naming a missing, extra, misshapen or non-finite tensor. */
 gr_status gr_peft_read_weights(float *values, const struct gr_adapter *adapter,

@@ -35,25 +35,36 @@ static gr_status compare(const struct gr_adapter *mine, const struct gr_adapter 
     return GR_OK;
 }
 
+static gr_status check_config(const struct gr_adapter *adapter, const struct gr_model_config *model,
+                              const struct gr_lora_config *config, const char *from)
+{
+    gr_status status = GR_OK;
+    struct gr_adapter *parent = NULL;
+
+    GR_TRY(gr_adapter_create(&parent, model, config));
+    GR_TRY(compare(adapter, parent, from));
+out:
+    gr_adapter_destroy(parent);
+    return status;
+}
+
 static gr_status read_adapter(float *values, const struct gr_adapter *adapter,
                               const struct gr_model_config *model, const char *from)
 {
     gr_status status = GR_OK;
     struct gr_lora_config config = {0};
-    struct gr_adapter *parent = NULL;
 
     GR_TRY(gr_peft_read_config(&config, from));
-    GR_TRY(gr_adapter_create(&parent, model, &config));
-    GR_TRY(compare(adapter, parent, from));
+    GR_TRY(check_config(adapter, model, &config, from));
     GR_TRY(gr_peft_read_weights(values, adapter, from));
 out:
-    gr_adapter_destroy(parent);
     gr_lora_config_release(&config);
     return status;
 }
 
 /* which: NULL for the newest. */
-static gr_status read_checkpoint(float *values, const struct gr_adapter *adapter, const char *run,
+static gr_status read_checkpoint(float *values, const struct gr_adapter *adapter,
+                                 const struct gr_model_config *model, const char *run,
                                  const char *which)
 {
     gr_status status = GR_OK;
@@ -61,6 +72,8 @@ static gr_status read_checkpoint(float *values, const struct gr_adapter *adapter
     struct gr_checkpoint_rows rows = {0};
     struct gr_checkpoint c = {0};
     struct gr_snapshot snapshot;
+    struct gr_lora_config config = {0};
+    const struct gr_buffer *json;
     char name[GR_CHECKPOINT_NAME_BYTES] = "";
 
     gr_snapshot_init(&snapshot, adapter->elements);
@@ -80,9 +93,15 @@ static gr_status read_checkpoint(float *values, const struct gr_adapter *adapter
                        "%s holds no checkpoint (found %lld, expected a good one)", run,
                        (long long)rows.count));
     GR_TRY(gr_state_load(&c, store, name));
+    json = gr_checkpoint_object(&c, "adapter_config.json");
+    if (json != NULL) { /* else the next call says so */
+        GR_TRY(gr_peft_parse_config(&config, json, run));
+        GR_TRY(check_config(adapter, model, &config, run));
+    }
     GR_TRY(gr_snapshot_unpack(&snapshot, &c, adapter));
     memcpy(values, snapshot.param, (size_t)adapter->elements * sizeof *values);
 out:
+    gr_lora_config_release(&config);
     gr_snapshot_release(&snapshot);
     gr_checkpoint_release(&c);
     gr_checkpoint_rows_release(&rows);
@@ -94,11 +113,12 @@ gr_status gr_parent_read(float *values, const struct gr_adapter *adapter,
                          const struct gr_model_config *model, const char *from)
 {
     char *config = gr_format("%s/adapter_config.json", from);
-    const char *at = strrchr(from, '@');
+    const char *at = access(from, F_OK) == 0 ? NULL : strrchr(from, '@'); /* or part of a path */
     bool is_adapter = access(config, R_OK) == 0;
     char *run = gr_strndup(from, at == NULL ? strlen(from) : (size_t)(at - from));
-    gr_status status = is_adapter ? read_adapter(values, adapter, model, from)
-                                  : read_checkpoint(values, adapter, run, at ? at + 1 : NULL);
+    gr_status status = is_adapter
+                           ? read_adapter(values, adapter, model, from)
+                           : read_checkpoint(values, adapter, model, run, at ? at + 1 : NULL);
 
     gr_free(config);
     gr_free(run);

@@ -4,6 +4,7 @@
 #include "kernels/base/alloc.h"
 #include "kernels/base/clock.h"
 #include "kernels/base/log.h"
+#include "trainer/run/parent.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,21 +13,17 @@
 
 static const double retry_deadline_s = 10; /* of one call to the store on a disk */
 
-/* A checkpoint's adapter as a folder of the run. */
-static gr_status export_checkpoint(struct gr_persist *p, const struct gr_adapter *adapter,
-                                   const char *name, const char *folder)
+/* The state a checkpoint holds.  Errors: those of gr_state_load and gr_snapshot_unpack. */
+static gr_status read_checkpoint(struct gr_snapshot *snapshot, struct gr_persist *p,
+                                 const struct gr_adapter *adapter, const char *name)
 {
     gr_status status = GR_OK;
     struct gr_checkpoint c = {0};
-    struct gr_snapshot snapshot;
 
-    gr_snapshot_init(&snapshot, adapter->elements);
     GR_TRY(gr_state_load(&c, p->store, name));
-    GR_TRY(gr_snapshot_unpack(&snapshot, &c, adapter));
-    GR_TRY(gr_run_export(p->store, folder, adapter, snapshot.param, p->config->model));
+    GR_TRY(gr_snapshot_unpack(snapshot, &c, adapter));
 out:
     gr_checkpoint_release(&c);
-    gr_snapshot_release(&snapshot);
     return status;
 }
 
@@ -35,26 +32,58 @@ static gr_status export_again(struct gr_persist *p, const struct gr_adapter *ada
 {
     gr_status status = GR_OK;
     struct gr_checkpoint_rows rows = {0};
-    enum gr_run_end end = GR_RUN_OPEN;
+    struct gr_snapshot snapshot;
+    bool is_it = false;
     int64_t i = 0;
 
+    gr_snapshot_init(&snapshot, adapter->elements);
     GR_TRY(gr_state_list(&rows, p->store));
     while (i < rows.count && !rows.row[i].is_live)
         i++;
     if (i < rows.count) {
-        GR_TRY(export_checkpoint(p, adapter, rows.row[i].name, "adapter"));
-        GR_TRY(gr_run_look(&end, p->store));
+        GR_TRY(read_checkpoint(&snapshot, p, adapter, rows.row[i].name));
+        GR_TRY(gr_run_export_again(&is_it, p->store, adapter, snapshot.param, p->config->model));
     }
-    if (end != GR_RUN_DONE)
-        GR_TRY(
-            gr_fail(GR_ERR_CORRUPT, p->store->url, "train again in another output",
-                    "the finished adapter is gone (found %lld checkpoints, expected the last one "
-                    "of the run)",
-                    (long long)rows.count));
+    if (!is_it)
+        GR_TRY(gr_fail(GR_ERR_CORRUPT, p->store->url, "train again in another output",
+                       "adapter/ is not what done.json tells of, and the last checkpoint is gone "
+                       "(found %lld others)",
+                       (long long)rows.count));
     gr_note("the adapter was missing or changed: exported again");
 out:
     gr_checkpoint_rows_release(&rows);
+    gr_snapshot_release(&snapshot);
     return status;
+}
+
+/* Done already, with adapter/ in order again? */
+static gr_status look(bool *is_done, struct gr_persist *p, const struct gr_adapter *adapter)
+{
+    gr_status status = GR_OK;
+    enum gr_run_end end = GR_RUN_OPEN;
+
+    GR_TRY(gr_run_look(&end, p->store, adapter));
+    if (end == GR_RUN_EXPORT_DAMAGED)
+        GR_TRY(export_again(p, adapter));
+    *is_done = end != GR_RUN_OPEN;
+out:
+    return status;
+}
+
+/* Listing a folder removes what a writer that was killed left there a day ago. */
+static gr_status sweep_exports(struct gr_persist *p)
+{
+    static const char *const folders[] = {"adapter/", "best/"};
+
+    for (int i = 0; i < GR_COUNT(folders); i++) {
+        struct gr_store_list list = {0};
+        gr_status status = p->store->ops->list(p->store, &list, folders[i]);
+
+        gr_store_list_release(&list);
+        if (status != GR_OK)
+            return status;
+    }
+    return GR_OK;
 }
 
 static gr_status open_on_io_rank(bool *is_done, struct gr_persist *p,
@@ -63,17 +92,17 @@ static gr_status open_on_io_rank(bool *is_done, struct gr_persist *p,
 {
     gr_status status = GR_OK;
     struct gr_buffer yaml = {0};
-    enum gr_run_end end = GR_RUN_OPEN;
 
     GR_TRY(gr_store_open(&p->store, p->config->output));
     GR_TRY(gr_run_identity_claim(p->store, identity));
-    GR_TRY(gr_run_look(&end, p->store));
-    *is_done = end != GR_RUN_OPEN;
-    if (end == GR_RUN_EXPORT_DAMAGED)
-        GR_TRY(export_again(p, adapter));
+    GR_TRY(look(is_done, p, adapter));
     if (*is_done)
         goto out;
     GR_TRY(gr_run_lock_take(&p->lock, p->config->output, takeover, GR_RUN_LOCK_PATIENCE_S));
+    GR_TRY(look(is_done, p, adapter)); /* its holder may just have finished */
+    if (*is_done)
+        goto out;
+    GR_TRY(sweep_exports(p));
     gr_config_print(&yaml, p->config, false);
     GR_TRY(p->store->ops->put(p->store, "config.yaml", yaml.data, (int64_t)yaml.length));
 out:
@@ -106,12 +135,14 @@ static gr_status rewrite_metrics(struct gr_persist *p, int64_t step)
 {
     gr_status status = GR_OK;
     struct gr_buffer old = {0}, kept = {0};
+    const int64_t bytes_most = INT64_C(4) << 30;
     const char *line, *end;
 
-    status = p->store->ops->get(p->store, &old, "metrics.jsonl", 0, -1);
+    status = p->store->ops->get(p->store, &old, "metrics.jsonl", 0, bytes_most);
     if (status == GR_ERR_NOT_FOUND) {
         gr_error_clear();
-        return GR_OK;
+        status = GR_OK;
+        goto out;
     }
     GR_TRY(status);
     for (line = old.data; line != NULL && (end = strchr(line, '\n')) != NULL; line = end + 1) {
@@ -210,6 +241,29 @@ out:
     return status;
 }
 
+gr_status gr_persist_init_from(struct gr_persist *p, struct gr_engine *engine)
+{
+    gr_status status = GR_OK;
+    const struct gr_adapter *adapter = engine->adapters[0];
+    const char *from = p->config->train.init_from;
+    float *values = NULL;
+
+    if (from == NULL)
+        return GR_OK;
+    values = GR_NEW_ARRAY(float, adapter->elements);
+    if (p->is_io_rank)
+        status = gr_parent_read(values, adapter, &engine->model.config, from);
+    if (p->is_io_rank && status == GR_OK)
+        status = gr_run_claim_parent(p->store, values, adapter->elements);
+    GR_TRY(gr_comm_agree_status(p->comm, status, "init_from"));
+    GR_TRY(gr_comm_broadcast(p->comm, gr_comm_io_rank(p->comm), values,
+                             adapter->elements * (int64_t)sizeof *values, "init_from"));
+    GR_TRY(gr_engine_set_adapter(engine, values, 0));
+out:
+    gr_free(values);
+    return status;
+}
+
 void gr_persist_begin(struct gr_persist *p, struct gr_engine *engine, struct gr_events *events)
 {
     p->last_save_ns = gr_clock_ns();
@@ -255,6 +309,7 @@ gr_status gr_persist_save(struct gr_persist *p, struct gr_engine *engine, int64_
     if (!p->is_io_rank || step == 0)
         return GR_OK;
     p->last_save_ns = gr_clock_ns();
+    gr_run_lock_retry(p->lock);
     s = gr_saver_take(p->saver, !is_periodic);
     if (s == NULL)
         return GR_OK;
@@ -287,13 +342,18 @@ static gr_status export_best(struct gr_persist *p, const struct gr_adapter *adap
 {
     gr_status status = GR_OK;
     char step[32], name[GR_CHECKPOINT_NAME_BYTES];
+    struct gr_snapshot snapshot;
 
     if (p->best_step == 0)
         return GR_OK;
+    gr_snapshot_init(&snapshot, adapter->elements);
     snprintf(step, sizeof step, "%lld", (long long)p->best_step);
     status = gr_state_find(name, p->store, step);
     if (status == GR_OK)
-        status = export_checkpoint(p, adapter, name, "best");
+        status = read_checkpoint(&snapshot, p, adapter, name);
+    if (status == GR_OK)
+        status = gr_run_export(p->store, "best", adapter, snapshot.param, p->config->model);
+    gr_snapshot_release(&snapshot);
     if (status == GR_ERR_DATA || status == GR_ERR_NOT_FOUND) {
         gr_warn("best/ is not exported: %s", gr_error_message());
         gr_error_clear();

@@ -38,6 +38,9 @@ gr_status gr_persist_open(bool *is_done, struct gr_persist *persist, const struc
 gr_status gr_persist_resume(struct gr_persist *persist, int64_t *step, struct gr_engine *engine,
                             const char *device_kind);
 
+/* A run with a parent that begins at step 0 starts from its adapter: read by the I/O rank, the same
+ * at every start.  Errors: those of gr_parent_read and gr_run_claim_parent. */
+gr_status gr_persist_init_from(struct gr_persist *persist, struct gr_engine *engine);
 /* Starts the saver; events: of the I/O rank. */
 void gr_persist_begin(struct gr_persist *persist, struct gr_engine *engine,
                       struct gr_events *events);

@@ -12,7 +12,6 @@
 #include "trainer/run/eval.h"
 #include "trainer/run/inputs.h"
 #include "trainer/run/not_yet.h"
-#include "trainer/run/parent.h"
 #include "trainer/run/persist.h"
 #include "trainer/run/rank_check.h"
 
@@ -79,6 +78,9 @@ static gr_status evaluate(struct run *r, bool *is_best, int64_t step)
     if (!r->has_eval || (step % r->config->train.eval_steps != 0 && step != r->total_steps))
         return GR_OK;
     GR_TRY(gr_evaluate(&sums, &r->evaluator, &r->engine, 0));
+    if (!isfinite(sums.loss))
+        GR_TRY(gr_fail(GR_ERR_DIVERGED, "train", "start again with a lower train.learning_rate",
+                       "the evaluation after step %lld is not finite", (long long)step));
     gr_event_set(&event, GR_METRIC_eval_loss, sums.loss / (double)sums.supervised);
     emit(r, event, step);
     gr_persist_note_eval(&r->persist, is_best, step, sums.loss / (double)sums.supervised);
@@ -139,6 +141,7 @@ out:
 /* Whatever one rank fails at, all leave the step together. */
 static gr_status train_steps(struct run *r)
 {
+    static const char restart[] = "start it again with the same command to go on";
     gr_status status = GR_OK;
     bool stops = false, is_best = false;
 
@@ -154,8 +157,11 @@ static gr_status train_steps(struct run *r)
         GR_TRY(evaluate(r, &is_best, step));
         GR_TRY(save(r, &stops, step, is_best));
     }
+    if (stops && r->done_steps == 0)
+        GR_TRY(gr_fail(GR_ERR_RETRY, "train", restart,
+                       "stopped on request before the first step: nothing was trained yet"));
     if (stops)
-        GR_TRY(gr_fail(GR_ERR_RETRY, "train", "start it again with the same command to go on",
+        GR_TRY(gr_fail(GR_ERR_RETRY, "train", restart,
                        "stopped on request after step %lld of %lld, which is durable",
                        (long long)r->done_steps, (long long)r->total_steps));
 out:
@@ -275,23 +281,6 @@ static void device_kind(char text[128], const struct run *r)
              gr_device_libraries());
 }
 
-/* A run with a parent starts from its adapter; the moments are fresh. */
-static gr_status init_from_parent(struct run *r)
-{
-    gr_status status = GR_OK;
-    const char *from = r->config->train.init_from;
-    float *values = NULL;
-
-    if (from == NULL)
-        return GR_OK;
-    values = GR_NEW_ARRAY(float, r->trial.adapter->elements);
-    GR_TRY(gr_parent_read(values, r->trial.adapter, &r->engine.model.config, from));
-    GR_TRY(gr_engine_set_adapter(&r->engine, values, 0));
-out:
-    gr_free(values);
-    return status;
-}
-
 /* Memory, fresh adapters, and over them the newest good checkpoint; then the sinks. */
 static gr_status prepare(struct run *r)
 {
@@ -302,11 +291,11 @@ static gr_status prepare(struct run *r)
                                r->has_eval ? gr_loader_rows(r->evaluator.loader) : 0);
     if (status == GR_OK)
         status = gr_engine_init_adapters(&r->engine);
-    if (status == GR_OK)
-        status = init_from_parent(r);
     GR_TRY(gr_comm_agree_status(r->comm, status, "start"));
     device_kind(kind, r);
     GR_TRY(gr_persist_resume(&r->persist, &r->done_steps, &r->engine, kind));
+    if (r->done_steps == 0)
+        GR_TRY(gr_persist_init_from(&r->persist, &r->engine));
     GR_TRY(gr_comm_agree_status(r->comm, open_sinks(r), "start"));
     gr_persist_begin(&r->persist, &r->engine, r->events);
     emit(r, (struct gr_event){.kind = GR_EVENT_BEGIN}, r->done_steps);

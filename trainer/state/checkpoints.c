@@ -29,7 +29,7 @@ gr_status gr_state_run_hash(char hash[GR_SHA256_HEX_BYTES], struct gr_store *sto
 /* A failure that is about the bytes becomes the row's verdict. */
 static gr_status to_verdict(struct gr_checkpoint_row *row, gr_status status)
 {
-    if (status != GR_ERR_DATA)
+    if (status != GR_ERR_DATA && status != GR_ERR_USAGE)
         return status;
     gr_free(row->bad);
     row->bad = gr_strdup(gr_error_message());

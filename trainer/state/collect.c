@@ -57,7 +57,7 @@ gr_status gr_collect_checkpoint(bool *was_pinned, struct gr_history *h, const ch
     *was_pinned = false;
     gr_key_record(key, "ckpt", name);
     gr_key_record(verdict, "bad", name);
-    status = gr_access_get(a, &manifest, key, -1);
+    status = gr_access_get(a, &manifest, key, GR_RECORD_BYTES_MOST + 1);
     if (status == GR_ERR_NOT_FOUND) { /* another one is at it */
         gr_error_clear();
         status = GR_OK;
@@ -69,7 +69,7 @@ gr_status gr_collect_checkpoint(bool *was_pinned, struct gr_history *h, const ch
     GR_TRY(gr_failpoint(GR_FAILPOINT_GC_MANIFEST));
     GR_TRY(gr_history_read_pins(h));
     *was_pinned = gr_history_find(h, name)->is_pinned;
-    if (*was_pinned) {
+    if (*was_pinned && manifest.length <= GR_RECORD_BYTES_MOST) { /* else it never was one */
         GR_TRY(gr_access_put_if_absent(a, key, manifest.data, (int64_t)manifest.length));
         goto out;
     }

@@ -16,6 +16,7 @@
 enum { POLL_NS = 50 * 1000 * 1000, MAX_CONTENT = 1024 };
 
 struct gr_run_lock {
+    bool is_held;
     int file;
 };
 
@@ -95,15 +96,17 @@ gr_status gr_run_lock_take(struct gr_run_lock **lock, const char *folder, bool t
     if (file < 0)
         GR_TRY(gr_file_error(path, "opened", errno));
     error = wait_for_lock(file, folder, takeover ? 0 : patience_s);
-    if (error == 0) {
-        write_holder(file);
+    if (error == 0 || (takeover && is_held_by_another(error))) {
         *lock = GR_NEW(struct gr_run_lock);
         (*lock)->file = file;
+        (*lock)->is_held = error == 0;
         file = -1;
+        if (error == 0)
+            write_holder((*lock)->file);
     } else if (!is_held_by_another(error)) {
         gr_warn("%s: the file system has no locks (%s): start this run only once at a time", path,
                 strerror(error));
-    } else if (!takeover) {
+    } else {
         status = fail_in_use(folder, file);
     }
 out:
@@ -111,6 +114,14 @@ out:
         close(file);
     gr_free(path);
     return status;
+}
+
+void gr_run_lock_retry(struct gr_run_lock *lock)
+{
+    if (lock == NULL || lock->is_held || try_lock(lock->file) != 0)
+        return;
+    lock->is_held = true;
+    write_holder(lock->file);
 }
 
 void gr_run_lock_release(struct gr_run_lock *lock)

@@ -11,11 +11,13 @@ struct gr_run_lock;
 /* How long a start waits for the holder: the one it replaces may still be dying. */
 #define GR_RUN_LOCK_PATIENCE_S 10.0
 
-/* Takes the lock of the run in `folder`, which exists.  `takeover`: without it, if somebody has it
- * (*lock is NULL then).  Where the file system has no locks: one warning, and *lock is NULL.
- * Errors: ERR_FENCED after patience_s, ERR_USAGE and ERR_RETRY when the file cannot be opened. */
+/* Takes the lock of the run in `folder`, which exists.  `takeover`: if somebody has it, goes on
+ * without it for now; gr_run_lock_retry takes it once it is free.  Where the file system has no
+ * locks: one warning, and *lock is NULL. Errors: ERR_FENCED after patience_s, ERR_USAGE and
+ * ERR_RETRY when the file cannot be opened. */
 gr_status gr_run_lock_take(struct gr_run_lock **lock, const char *folder, bool takeover,
                            double patience_s);
+void gr_run_lock_retry(struct gr_run_lock *lock);   /* NULL, or held already: nothing */
 void gr_run_lock_release(struct gr_run_lock *lock); /* NULL is fine */
 
 #endif

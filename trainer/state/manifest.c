@@ -70,8 +70,11 @@ static gr_status read_format(const char *place, const json_t *object)
 {
     const json_t *format = json_object_get(object, "format");
 
-    if (!json_is_integer(format) || json_integer_value(format) != FORMAT)
-        return gr_fail(GR_ERR_DATA, place, "another version of graft wrote it; use that one",
+    if (!json_is_integer(format))
+        return gr_fail(GR_ERR_DATA, place, damaged, "the format of the manifest is no number");
+    /* Its seal holds, so it is what somebody wrote: nothing to condemn. */
+    if (json_integer_value(format) != FORMAT)
+        return gr_fail(GR_ERR_USAGE, place, "another version of graft wrote it; use that one",
                        "the format of the manifest (found %lld, expected %d)",
                        (long long)json_integer_value(format), FORMAT);
     if (json_object_size(object) != (size_t)GR_COUNT(fields) + 2)

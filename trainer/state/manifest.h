@@ -27,7 +27,8 @@ struct gr_manifest {
 
 /* Its bytes; sets name and hash. */
 void gr_manifest_write(struct gr_buffer *bytes, struct gr_manifest *m);
-/* Bytes that should be the manifest called `name`.  Errors: ERR_DATA with the reason. */
+/* Bytes that should be the manifest called `name`.  Errors: ERR_DATA with the reason;
+ * ERR_USAGE for one of another version's format. */
 gr_status gr_manifest_read(struct gr_manifest *m, const struct gr_buffer *bytes, const char *name,
                            const char *place);
 /* Reads it from the store.  Errors: as above, ERR_NOT_FOUND, what the store refuses. */

@@ -6,6 +6,8 @@
 #include "kernels/base/alloc.h"
 #include "kernels/base/failpoint.h"
 #include "trainer/model/peft_files.h"
+#include "trainer/state/names.h"
+#include "trainer/state/record.h"
 #include "trainer/state/state.h"
 
 #include <math.h>
@@ -96,10 +98,11 @@ static gr_status compare_identity(struct gr_store *store, json_t *mine)
     json_t *theirs = NULL;
     char *place = gr_format("%s/run.json", store->url);
 
-    GR_TRY(store->ops->get(store, &bytes, "run.json", 0, -1));
+    GR_TRY(store->ops->get(store, &bytes, "run.json", 0, GR_RECORD_BYTES_MOST));
     theirs = json_loadb(bytes.data, bytes.length, 0, NULL);
-    if (theirs == NULL)
-        GR_TRY(gr_fail(GR_ERR_DATA, place, "use another output directory", "not JSON"));
+    if (!json_is_object(theirs))
+        GR_TRY(gr_fail(GR_ERR_DATA, place, "use another output directory",
+                       "the file is damaged (expected what graft wrote there)"));
     add_differences(&differences, "", theirs, mine);
     if (differences.length > 0)
         GR_TRY(gr_fail(GR_ERR_USAGE, place,
@@ -114,6 +117,27 @@ out:
     return status;
 }
 
+/* Checkpoints belong to the run.json they began with: a new one would condemn them all. */
+static gr_status refuse_lost_identity(struct gr_store *store)
+{
+    gr_status status = GR_OK;
+    struct gr_store_list list = {0};
+    struct gr_buffer bytes = {0};
+
+    status = store->ops->get(store, &bytes, "run.json", 0, 1);
+    if (status != GR_ERR_NOT_FOUND)
+        goto out;
+    gr_error_clear();
+    GR_TRY(store->ops->list(store, &list, "ckpt/"));
+    if (list.count > 0)
+        GR_TRY(gr_fail(GR_ERR_CORRUPT, store->url, "put run.json back, or use another output",
+                       "run.json is gone, but there are %lld checkpoints", (long long)list.count));
+out:
+    gr_store_list_release(&list);
+    gr_buffer_release(&bytes);
+    return status;
+}
+
 gr_status gr_run_identity_claim(struct gr_store *store, const struct gr_run_identity *identity)
 {
     gr_status status = GR_OK;
@@ -121,6 +145,7 @@ gr_status gr_run_identity_claim(struct gr_store *store, const struct gr_run_iden
     json_t *mine = describe(identity), *whole = json_copy(mine);
     char uuid[GR_STATE_UUID_BYTES];
 
+    GR_TRY(refuse_lost_identity(store));
     clock.uuid(clock.context, uuid); /* tells this creation from another with the same identity */
     json_object_set_new(whole, "run_id", json_string(uuid));
     status = put_json(store, "run.json", whole, true);
@@ -128,6 +153,7 @@ gr_status gr_run_identity_claim(struct gr_store *store, const struct gr_run_iden
         gr_error_clear();
         status = compare_identity(store, mine);
     }
+out:
     json_decref(whole);
     json_decref(mine);
     return status;
@@ -158,42 +184,136 @@ static json_t *pack(struct gr_buffer bytes[2], const struct gr_adapter *adapter,
     return hashes;
 }
 
-gr_status gr_run_look(enum gr_run_end *end, struct gr_store *store)
+/* The hashes that done.json tells; NULL if there is no done.json.  Whole is the caller's, hashes
+ * are part of it. */
+static gr_status read_done(json_t **whole, json_t **hashes, struct gr_store *store)
 {
     gr_status status = GR_OK;
-    struct gr_buffer text = {0}, bytes = {0};
-    json_t *done = NULL, *found = json_object();
+    struct gr_buffer text = {0};
     char *place = gr_format("%s/done.json", store->url);
 
-    *end = GR_RUN_OPEN;
-    status = store->ops->get(store, &text, "done.json", 0, -1);
+    *whole = *hashes = NULL;
+    status = store->ops->get(store, &text, "done.json", 0, GR_RECORD_BYTES_MOST);
     if (status == GR_ERR_NOT_FOUND) {
         gr_error_clear();
         status = GR_OK;
         goto out;
     }
     GR_TRY(status);
-    done = json_loadb(text.data, text.length, 0, NULL);
-    if (done == NULL)
-        GR_TRY(gr_fail(GR_ERR_DATA, place, "the file is damaged; remove it and start again",
-                       "not JSON (expected what graft wrote there)"));
+    *whole = json_loadb(text.data, text.length, 0, NULL);
+    *hashes = json_object_get(*whole, "adapter_sha256");
     for (int i = 0; i < GR_COUNT(exported); i++) {
-        gr_buffer_clear(&bytes);
-        status = store->ops->get(store, &bytes, exported[i], 0, -1);
-        if (status == GR_ERR_NOT_FOUND) {
-            gr_error_clear();
-            status = GR_OK;
-            continue;
-        }
-        GR_TRY(status);
-        hash_bytes(found, exported[i], &bytes);
+        const char *hash = json_string_value(json_object_get(*hashes, exported[i]));
+
+        if (hash == NULL || !gr_name_is_hash(hash))
+            GR_TRY(gr_fail(GR_ERR_DATA, place, "remove it and start again: the end is made anew",
+                           "the file is damaged (expected what graft wrote there)"));
     }
-    *end = json_equal(found, json_object_get(done, "adapter_sha256")) ? GR_RUN_DONE
-                                                                      : GR_RUN_EXPORT_DAMAGED;
+out:
+    if (status != GR_OK) {
+        json_decref(*whole);
+        *whole = *hashes = NULL;
+    }
+    gr_buffer_release(&text);
+    gr_free(place);
+    return status;
+}
+
+/* Whether the store holds these bytes under `key`. */
+static gr_status is_there(bool *same, struct gr_store *store, const char *key, const char *hash,
+                          int64_t bytes_most)
+{
+    gr_status status = GR_OK;
+    struct gr_buffer bytes = {0};
+    char found[GR_SHA256_HEX_BYTES] = "";
+
+    status = store->ops->get(store, &bytes, key, 0, bytes_most);
+    if (status == GR_ERR_NOT_FOUND) {
+        gr_error_clear();
+        status = GR_OK;
+    } else if (status == GR_OK) {
+        gr_sha256_hex(found, bytes.data, (int64_t)bytes.length);
+    }
+    *same = strcmp(found, hash) == 0;
+    gr_buffer_release(&bytes);
+    return status;
+}
+
+/* More than an export of this adapter takes: what is larger is another file. */
+static int64_t export_bytes_most(const struct gr_adapter *adapter)
+{
+    const int64_t per_tensor = 1024, rest = 1 << 20;
+
+    return adapter->elements * (int64_t)sizeof(float) + 2 * adapter->count * per_tensor + rest;
+}
+
+gr_status gr_run_look(enum gr_run_end *end, struct gr_store *store,
+                      const struct gr_adapter *adapter)
+{
+    gr_status status = GR_OK;
+    json_t *done = NULL, *hashes = NULL;
+
+    *end = GR_RUN_OPEN;
+    GR_TRY(read_done(&done, &hashes, store));
+    if (done != NULL)
+        *end = GR_RUN_DONE;
+    for (int i = 0; i < GR_COUNT(exported) && done != NULL; i++) {
+        bool same = false;
+
+        GR_TRY(is_there(&same, store, exported[i],
+                        json_string_value(json_object_get(hashes, exported[i])),
+                        export_bytes_most(adapter)));
+        if (!same)
+            *end = GR_RUN_EXPORT_DAMAGED;
+    }
 out:
     json_decref(done);
-    json_decref(found);
-    gr_buffer_release(&text);
+    return status;
+}
+
+gr_status gr_run_export_again(bool *is_it, struct gr_store *store, const struct gr_adapter *adapter,
+                              const float *values, const char *base_model)
+{
+    gr_status status = GR_OK;
+    struct gr_buffer bytes[2] = {{0}, {0}};
+    json_t *done = NULL, *hashes = NULL, *mine = pack(bytes, adapter, values, base_model);
+
+    *is_it = false;
+    GR_TRY(read_done(&done, &hashes, store));
+    *is_it = json_equal(mine, hashes);
+    for (int i = 0; i < GR_COUNT(exported) && *is_it; i++)
+        GR_TRY(store->ops->put(store, exported[i], bytes[i].data, (int64_t)bytes[i].length));
+out:
+    json_decref(done);
+    json_decref(mine);
+    gr_buffer_release(&bytes[0]);
+    gr_buffer_release(&bytes[1]);
+    return status;
+}
+
+gr_status gr_run_claim_parent(struct gr_store *store, const float *values, int64_t elements)
+{
+    gr_status status = GR_OK;
+    struct gr_buffer bytes = {0};
+    json_t *mine = json_object(), *theirs = NULL;
+    char hash[GR_SHA256_HEX_BYTES], *place = gr_format("%s/parent.json", store->url);
+
+    gr_sha256_hex(hash, values, elements * (int64_t)sizeof *values);
+    json_object_set_new(mine, "values_sha256", json_string(hash));
+    status = put_json(store, "parent.json", mine, true);
+    if (status == GR_ERR_EXISTS) {
+        gr_error_clear();
+        GR_TRY(store->ops->get(store, &bytes, "parent.json", 0, GR_RECORD_BYTES_MOST));
+        theirs = json_loadb(bytes.data, bytes.length, 0, NULL);
+        GR_TRY(gr_fail(GR_ERR_USAGE, place,
+                       "name the checkpoint: train.init_from: RUN@STEP, in another output",
+                       "train.init_from is not what it was when the run began (found %s, expected "
+                       "%s)",
+                       hash, json_string_value(json_object_get(theirs, "values_sha256"))));
+    }
+out:
+    json_decref(mine);
+    json_decref(theirs);
     gr_buffer_release(&bytes);
     gr_free(place);
     return status;
@@ -249,6 +369,7 @@ gr_status gr_run_put_done(struct gr_store *store, const struct gr_adapter *adapt
     struct gr_buffer bytes[2] = {{0}, {0}};
     json_t *done = json_object();
     enum gr_run_end end;
+    char *place = gr_format("%s/done.json", store->url);
 
     json_object_set_new(done, "adapter_sha256", pack(bytes, adapter, values, base_model));
     json_object_set_new(done, "step", json_integer(step));
@@ -258,12 +379,16 @@ gr_status gr_run_put_done(struct gr_store *store, const struct gr_adapter *adapt
     status = put_json(store, "done.json", done, true);
     if (status == GR_ERR_EXISTS) { /* an earlier start got this far: the same adapter, or a bug */
         gr_error_clear();
-        GR_TRY(gr_run_look(&end, store));
-        GR_CHECK(end == GR_RUN_DONE, "%s/done.json tells of another adapter", store->url);
+        GR_TRY(gr_run_look(&end, store, adapter));
+        if (end != GR_RUN_DONE)
+            GR_TRY(gr_fail(GR_ERR_CORRUPT, place, "start again in another output",
+                           "it tells of another adapter than this run's"));
+        status = GR_OK;
     }
     GR_TRY(status);
     GR_TRY(gr_failpoint(GR_FAILPOINT_DONE_AFTER));
 out:
+    gr_free(place);
     json_decref(done);
     gr_buffer_release(&bytes[0]);
     gr_buffer_release(&bytes[1]);

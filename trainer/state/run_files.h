@@ -18,9 +18,19 @@ struct gr_run_identity {
  * Errors: ERR_USAGE listing each difference, old and new. */
 gr_status gr_run_identity_claim(struct gr_store *store, const struct gr_run_identity *identity);
 
-/* Whether the run is over: done.json is there, and adapter/ is what it says. */
+/* Whether the run is over: done.json is there, and adapter/ is what it says.  Errors: ERR_DATA when
+ * done.json is damaged. */
 enum gr_run_end { GR_RUN_OPEN, GR_RUN_DONE, GR_RUN_EXPORT_DAMAGED };
-gr_status gr_run_look(enum gr_run_end *end, struct gr_store *store);
+gr_status gr_run_look(enum gr_run_end *end, struct gr_store *store,
+                      const struct gr_adapter *adapter);
+/* Puts adapter/ of a finished run again, if these values (elements) are what done.json tells of
+ * (*is_it); otherwise nothing is touched. */
+gr_status gr_run_export_again(bool *is_it, struct gr_store *store, const struct gr_adapter *adapter,
+                              const float *values, const char *base_model);
+
+/* Puts parent.json, the hash of the values a run begins with, if there is none; otherwise they must
+ * be the same.  Errors: ERR_USAGE when the parent has changed since the run began. */
+gr_status gr_run_claim_parent(struct gr_store *store, const float *values, int64_t elements);
 
 /* Exports values (elements) as a folder of the run, "adapter" or "best": weights, then config.
  * Errors: ERR_DIVERGED when a value is not finite. */

@@ -78,12 +78,76 @@ out:
     return status;
 }
 
+/* What was missing when a verdict was made may be back: looks at the condemned once more, newest
+ * first, and lifts the first verdict that no longer holds. */
+static gr_status acquit(bool *is_lifted, struct gr_history *h, const char *run_hash)
+{
+    gr_status status = GR_OK;
+    const struct gr_access *a = h->access;
+    struct gr_checkpoint c = {0};
+    struct gr_manifest m;
+
+    *is_lifted = false;
+    for (int64_t i = 0; i < h->manifest_count && !*is_lifted; i++) {
+        const struct gr_history_manifest *condemned = &h->manifest[i];
+        bool is_live = false;
+
+        GR_TRY(gr_history_is_live(&is_live, h, condemned));
+        if (!is_live || !condemned->is_bad)
+            continue;
+        status = gr_manifest_get(&m, a, condemned->name);
+        if (status == GR_OK)
+            status = gr_manifest_check_place(&m, a, run_hash);
+        if (status == GR_OK)
+            status = gr_manifest_load(&c, a, &m);
+        if (status == GR_ERR_DATA || status == GR_ERR_NOT_FOUND) {
+            gr_error_clear();
+            status = GR_OK;
+            continue;
+        }
+        GR_TRY(status);
+        gr_warn("checkpoint %s was called bad, but is good now", condemned->name);
+        GR_TRY(gr_verdict_lift(a, condemned->name));
+        *is_lifted = true;
+    }
+out:
+    gr_checkpoint_release(&c);
+    return status;
+}
+
+/* The newest term that has a base went on from one: then there was a checkpoint. */
+static gr_status check_last_base(const struct gr_history *h)
+{
+    gr_status status = GR_OK;
+    struct gr_term t = {.fence_only = 1};
+
+    for (int64_t n = gr_history_newest_term(h); n > 0 && t.fence_only; n--) {
+        status = gr_term_get(&t, h->access, n);
+        if (status != GR_ERR_DATA && status != GR_ERR_NOT_FOUND)
+            GR_TRY(status);
+        if (status != GR_OK)
+            t.fence_only = 1;
+        gr_error_clear();
+        status = GR_OK;
+    }
+    if (!t.fence_only && t.base_step > 0)
+        GR_TRY(gr_fail(
+            GR_ERR_CORRUPT, h->access->store->url,
+            "train.resume: never starts anew, another output too",
+            "the checkpoints are gone (found none, expected at least that of step %" PRId64 ")",
+            t.base_step));
+out:
+    return status;
+}
+
 /* Without a base the beginning is right only if every manifest there is was given up by a start
  * that itself began there. */
 static gr_status check_beginning(struct gr_history *h)
 {
     gr_status status = GR_OK;
 
+    if (h->manifest_count == 0)
+        GR_TRY(check_last_base(h));
     for (int64_t i = 0; i < h->manifest_count; i++) {
         int64_t bound = 0;
 
@@ -205,19 +269,36 @@ static gr_status read_kind_before(struct gr_state *s, const struct gr_access *a,
 
 /* ---- start ---------------------------------------------------------------------------------- */
 
+static void warn_of_giving_up(const struct gr_state *s, const struct gr_history *h)
+{
+    if (s->term.term == 0 && h->manifest_count > 0) /* before our own first term: once */
+        gr_warn("train.resume: never: %" PRId64 " checkpoints up to step %" PRId64
+                " are given up; the first new save deletes those that are not pinned",
+                h->manifest_count, h->manifest[0].step);
+}
+
 /* The base as *m.  CHOICE_NONE: the beginning. */
 static gr_status choose_base(enum choice *choice, struct gr_manifest *m, const struct gr_state *s,
                              struct gr_history *h)
 {
     gr_status status = GR_OK;
 
+    bool is_lifted = false;
+
     *choice = CHOICE_NONE;
-    if (s->options.fresh)
+    if (s->options.fresh) {
+        warn_of_giving_up(s, h);
         goto out;
+    }
     GR_TRY(gr_failpoint(GR_FAILPOINT_RESUME_CHOOSE));
     GR_TRY(choose(choice, m, h, s->options.run_hash));
-    if (*choice == CHOICE_NONE)
-        GR_TRY(check_beginning(h));
+    if (*choice == CHOICE_NONE) {
+        GR_TRY(acquit(&is_lifted, h, s->options.run_hash));
+        if (is_lifted)
+            *choice = CHOICE_AGAIN;
+        else
+            GR_TRY(check_beginning(h));
+    }
 out:
     return status;
 }

@@ -91,17 +91,23 @@ gr_status gr_term_get(struct gr_term *t, const struct gr_access *a, int64_t term
 gr_status gr_term_check_fence(const struct gr_access *a, int64_t term)
 {
     gr_status status = GR_OK;
-    char key[GR_KEY_BYTES];
-    bool is_there = false;
+    struct gr_store_list list = {0};
+    int64_t newest = term;
 
-    gr_key_term(key, term + 1);
-    GR_TRY(gr_access_exists(a, &is_there, key));
-    if (is_there)
+    GR_TRY(gr_access_list(a, &list, "term/")); /* not only the next one: there may be a gap */
+    for (int64_t i = 0; i < list.count; i++) {
+        int64_t other = 0;
+
+        if (gr_key_parse_term(&other, list.entry[i].key) && other > newest)
+            newest = other;
+    }
+    if (newest > term)
         status = gr_fail(GR_ERR_FENCED, a->store->url,
                          "the other one goes on with the run; nothing is to be done here",
                          "another start took the run over (found term %" PRId64
                          ", expected %" PRId64 " to be the last)",
-                         term + 1, term);
+                         newest, term);
 out:
+    gr_store_list_release(&list);
     return status;
 }

@@ -63,3 +63,11 @@ gr_status gr_verdict_get(char **reason, const struct gr_access *a, const char *n
     gr_buffer_release(&bytes);
     return status;
 }
+
+gr_status gr_verdict_lift(const struct gr_access *a, const char *name)
+{
+    char key[GR_KEY_BYTES];
+
+    gr_key_record(key, "bad", name);
+    return a->store->ops->remove(a->store, key);
+}
