@@ -38,18 +38,55 @@ until_line()
     fail "no line '$1' came"
 }
 
+# check_stop OUTPUT: said what it did, and the next start goes on from there.  Dying of SIGUSR1 would
+# be 138 too.
+durable=0
+check_stop()
+{
+    local resumed said
+    resumed=$(sed -n 's/^graft: resumed: step \([0-9]*\).*/\1/p' "$log")
+    said=$(sed -n 's/.*stopped on request \(after step \([0-9]*\) of .*, which is durable\|before the first step.*\)/\2/p' "$log")
+    if [ "${resumed:-0}" -lt "$durable" ]; then fail "stop $stops: resumed at ${resumed:-0}, not $durable"; fi
+    if [ "$code" = 0 ]; then
+        durable=0
+        # the last save and the export do not stop any more
+        if [ "$was_done" = yes ] || grep -q "^step $steps/" "$log"; then pass; else fail "stop $stops: lost"; fi
+    elif [ "$code" = 138 ] && grep -q 'stopped on request' "$log"; then
+        if [ -z "$said" ]; then early=$((early + 1)); fi
+        if [ "${said:-0}" -lt "$durable" ]; then fail "stop $stops: step ${said:-0} after $durable"; fi
+        durable=${said:-0}
+        pass
+    else
+        fail "stop $stops: exit $code"
+    fi
+}
+early=0
+
 # ---- 20 stops: before step 1, in steps, in saves, twice ----
 export GRAFT_FAIL='step.updated@*:0:delay=20,save.object@*:0:delay=10'
 RANDOM=${SEED:-7}
 output=0 stops=0 codes=''
 while [ "$stops" -lt 20 ]; do
-    start "stop-$output" $((RANDOM % 3 + 1))
-    ms=$((stops == 0 ? 60 : RANDOM % 900 + 100))
-    sleep "0.$(printf %03d $((ms < 1000 ? ms : 999)))"
+    case $stops in # a moment is hit when what stands there takes long
+    0) slow=,term.after:0:delay=900 ;;
+    6 | 15) slow=,save.begin@*:0:delay=400 ;;
+    *) slow= ;;
+    esac
+    GRAFT_FAIL=$GRAFT_FAIL$slow start "stop-$output" $((RANDOM % 3 + 1))
+    log=$work/log-stop-$output
+    # mpirun forwards to ranks that hold the signal; before that it is lost
+    case $stops in
+    0) until_line '^graft: run:' ;;                       # before step 1
+    3 | 9 | 12) until_line '^graft: durable:' ;;          # behind a save
+    6 | 15) until_line '^step .*[369]/' ;;                # a save of this step is under way
+    *) until_line '^graft: data:' && sleep "0.$(printf %03d $((RANDOM % 900)))" ;;
+    esac
+    was_done=no
+    if [ -e "$work/stop-$output/done.json" ]; then was_done=yes; fi
     kill -USR1 "$launcher" 2> /dev/null || true
     if [ $((stops % 4)) = 3 ]; then kill -USR1 "$launcher" 2> /dev/null || true; fi
     ended "stop-$output"
-    if [ "$code" = 138 ] || [ "$code" = 0 ]; then pass; else fail "stop $stops: exit $code"; fi
+    check_stop "stop-$output"
     stops=$((stops + 1)) codes+=" $code"
     if [ "$code" = 0 ]; then
         [ "$(hash_of "stop-$output")" = "$reference" ] || fail "stop-$output: another adapter"
@@ -57,7 +94,8 @@ while [ "$stops" -lt 20 ]; do
     fi
 done
 unset GRAFT_FAIL
-echo "exit codes of the stops:$codes"
+echo "exit codes of the stops:$codes; $early before the first step"
+[ "$early" -ge 1 ] || fail "no stop came before the first step"
 log=$work/log
 train "stop-$output" 2 1 || fail "the last start failed"
 if [ "$(hash_of "stop-$output")" = "$reference" ]; then pass; else fail "another adapter"; fi
