@@ -9,14 +9,16 @@
 
 struct gr_inputs {
     struct gr_tokenizer *tokenizer;
-    struct gr_documents train, eval;
-    char tokenizer_hash[65]; /* every file the tokenizer is read from */
-    char train_hash[65];     /* all training files, in order */
+    struct gr_documents train, eval; /* with data.eval_split, eval is a part of the training data */
+    struct gr_sources train_sources, eval_sources; /* the files; none for eval with a split */
+    char tokenizer_hash[65];                       /* every file the tokenizer is read from */
+    char train_hash[65];                           /* all training files, in order */
     char eval_hash[65];
 };
 
 /* Reads the tokenizer of config->model, then the files of data.train and data.eval (either may be
- * empty).  Errors: those of the readers; a token the model does not have is ERR_DATA. */
+ * empty), which are texts, by way of the cache, or token stores.  Errors: those of the readers; a
+ * token the model does not have is ERR_DATA. */
 gr_status gr_inputs_load(struct gr_inputs *inputs, const struct gr_config *config,
                          const struct gr_model_config *model, int threads);
 void gr_inputs_release(struct gr_inputs *inputs);
