@@ -148,6 +148,7 @@ out:
 static gr_status make(struct entry *e)
 {
     gr_status status = GR_OK;
+    struct gr_sources sources = {0};
     uint64_t random[2] = {0};
     char *name = NULL, *path = NULL;
 
@@ -155,7 +156,7 @@ static gr_status make(struct entry *e)
     name = gr_format("%s-%016" PRIx64 "%016" PRIx64 ".h5", e->key, random[0], random[1]);
     path = gr_format("%s/%s", e->folder, name);
     sweep(e);
-    GR_TRY(gr_token_store_make(e->hex, &e->is_place, path, e->request, e->files));
+    GR_TRY(gr_token_store_make(e->hex, &sources, &e->is_place, path, e->request, e->files));
     GR_TRY(gr_failpoint(GR_FAILPOINT_TOKENS_WRITTEN));
     status = put_record(e, name, path);
     e->is_place = status != GR_OK;
@@ -165,6 +166,7 @@ static gr_status make(struct entry *e)
         unlink(path);
     }
 out:
+    gr_sources_release(&sources);
     gr_free(name);
     gr_free(path);
     return status;
@@ -257,10 +259,25 @@ out:
     return status;
 }
 
-static void warn_of_cache(void)
+/* The store is there and good, or made; documents NULL: only its sources are read. */
+static gr_status obtain(struct gr_documents *documents, struct gr_sources *sources, struct entry *e,
+                        bool *was_there)
 {
-    gr_warn("the tokens are not kept: %s", gr_error_message());
-    gr_error_clear();
+    enum { ATTEMPTS = 2 };
+    gr_status status = GR_OK;
+
+    for (int attempt = 1;; attempt++) {
+        GR_TRY(find_or_make(e, was_there));
+        status = read_store(documents, sources, e);
+        e->is_place = status != GR_OK;
+        if (status == GR_OK || attempt == ATTEMPTS)
+            goto out;
+        gr_warn("the cache is damaged, the data is tokenized again: %s", gr_error_message());
+        gr_error_clear();
+        discard(e);
+    }
+out:
+    return status;
 }
 
 gr_status gr_token_cache_load(struct gr_documents *documents, struct gr_sources *sources,
@@ -269,32 +286,21 @@ gr_status gr_token_cache_load(struct gr_documents *documents, struct gr_sources 
 {
     gr_status status = GR_OK;
     struct entry e = {.request = request, .files = files};
-    bool was_there = false, is_read = false;
+    bool was_there = false;
 
     status = begin(&e, cache_dir);
-    for (int attempt = 0; attempt < 2 && status == GR_OK && !is_read; attempt++) {
-        status = find_or_make(&e, &was_there);
-        if (status != GR_OK)
-            break;
-        is_read = read_store(documents, sources, &e) == GR_OK;
-        if (!is_read) {
-            gr_warn("the cache is damaged, the data is tokenized again: %s", gr_error_message());
-            gr_error_clear();
-            discard(&e);
-        }
+    if (status == GR_OK)
+        status = obtain(documents, sources, &e, &was_there);
+    if (status != GR_OK && e.is_place) {
+        gr_warn("the tokens are not kept: %s", gr_error_message());
+        gr_error_clear();
+        status = read_text(documents, sources, &e);
     }
-    if (status != GR_OK && e.is_place)
-        warn_of_cache();
-    else
-        GR_TRY(status);
-    if (!is_read)
-        GR_TRY(read_text(documents, sources, &e));
-out:
     end(&e);
     return status;
 }
 
-gr_status gr_token_cache_prepare(char **path, bool *was_there,
+gr_status gr_token_cache_prepare(char **path, bool *was_there, struct gr_sources *sources,
                                  const struct gr_token_request *request,
                                  const struct gr_data_files *files, const char *cache_dir)
 {
@@ -303,7 +309,7 @@ gr_status gr_token_cache_prepare(char **path, bool *was_there,
 
     *path = NULL;
     GR_TRY(begin(&e, cache_dir));
-    GR_TRY(find_or_make(&e, was_there));
+    GR_TRY(obtain(NULL, sources, &e, was_there));
     *path = gr_strdup(e.path);
 out:
     end(&e);

@@ -19,9 +19,10 @@ gr_status gr_token_cache_load(struct gr_documents *documents, struct gr_sources 
                               const struct gr_token_request *request,
                               const struct gr_data_files *files, const char *cache_dir);
 
-/* Sees to it that the store is there; memory does not grow with the files.  *path: where, the
- * caller's to free; *was_there: it had been made before.  Errors: also those of the cache. */
-gr_status gr_token_cache_prepare(char **path, bool *was_there,
+/* Sees to it that a good store is there, and appends its sources; memory does not grow with the
+ * files.  *path: where, the caller's to free; *was_there: it had been made before.  Errors: also
+ * those of the cache. */
+gr_status gr_token_cache_prepare(char **path, bool *was_there, struct gr_sources *sources,
                                  const struct gr_token_request *request,
                                  const struct gr_data_files *files, const char *cache_dir);
 

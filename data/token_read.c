@@ -272,7 +272,7 @@ gr_status gr_token_file_read(struct gr_documents *documents, struct gr_sources *
 {
     gr_status status = GR_OK;
     struct gr_sources own = {0};
-    const struct gr_documents before = *documents;
+    struct gr_documents before = {0};
     hid_t access = -1, file = -1;
 
     *settings = NULL;
@@ -286,8 +286,11 @@ gr_status gr_token_file_read(struct gr_documents *documents, struct gr_sources *
     GR_TRY(read_about(settings, &own, file, path));
     if (*settings == NULL)
         add_own_source(&own, path, hex);
-    GR_TRY(read_columns(documents, &own, (int32_t)sources->count, file, path));
-    if (*settings == NULL)
+    if (documents != NULL) {
+        before = *documents;
+        GR_TRY(read_columns(documents, &own, (int32_t)sources->count, file, path));
+    }
+    if (*settings == NULL && documents != NULL)
         count_own_source(&own.item[0], &before, documents);
     gr_sources_move(sources, &own);
 out:

@@ -62,49 +62,53 @@ static gr_status write_document(void *context, const uint32_t *tokens, const uin
     return status;
 }
 
-gr_status gr_token_store_make(char hex[GR_SHA256_HEX_BYTES], bool *is_place, const char *path,
+gr_status gr_token_store_make(char hex[GR_SHA256_HEX_BYTES], struct gr_sources *sources,
+                              bool *is_place, const char *path,
                               const struct gr_token_request *request,
                               const struct gr_data_files *files)
 {
     gr_status status = GR_OK;
     struct making making = {0};
     const struct gr_document_sink sink = {.context = &making, .add = write_document};
-    struct gr_sources sources = {0};
     json_t *settings = gr_token_settings(request);
 
+    GR_CHECK(sources->count == 0, "%lld sources", (long long)sources->count);
     status = gr_token_writer_create(&making.writer, path);
     *is_place = status != GR_OK;
     GR_TRY(status);
-    status = gr_records_stream(&sink, &sources, request->tokenizer, files->path, files->count,
+    status = gr_records_stream(&sink, sources, request->tokenizer, files->path, files->count,
                                request->options);
     *is_place = making.is_place;
     GR_TRY(status);
     GR_TRY(gr_data_files_check(files));
     for (int64_t i = 0; i < files->count; i++)
-        gr_source_set(&sources.item[i].sha256, files->sha256[i]);
-    status = gr_token_writer_finish(making.writer, hex, settings, &sources);
+        gr_source_set(&sources->item[i].sha256, files->sha256[i]);
+    status = gr_token_writer_finish(making.writer, hex, settings, sources);
     *is_place = status != GR_OK;
 out:
     gr_token_writer_destroy(making.writer);
-    gr_sources_release(&sources);
     json_decref(settings);
     return status;
 }
 
 /* The hash goes last: a file that stands without one, or beside that of an older file, is refused
  * until this is done again. */
-gr_status gr_token_store_export(const char *path, const struct gr_token_request *request,
+gr_status gr_token_store_export(struct gr_sources *sources, const char *path,
+                                const struct gr_token_request *request,
                                 const struct gr_data_files *files)
 {
     gr_status status = GR_OK;
     const char *slash = strrchr(path, '/'), *name = slash == NULL ? path : slash + 1;
-    char *temporary = gr_format("%.*s.tmp-%ld-%s", (int)(name - path), path, (long)getpid(), name);
-    char *beside = gr_format("%s.sha256", path), *line = NULL;
+    char *folder = slash == NULL ? gr_strdup(".") : gr_strndup(path, (size_t)(slash + 1 - path));
+    char *temporary = gr_format("%s/.tmp-%ld-%s", folder, (long)getpid(), name);
+    char *beside = gr_format("%s.sha256", name), *line = NULL;
     char hex[GR_SHA256_HEX_BYTES];
+    struct gr_store *store = NULL;
     bool is_place = false;
 
+    GR_TRY(gr_store_open(&store, folder));
     unlink(temporary); /* of a process that had our number */
-    GR_TRY(gr_token_store_make(hex, &is_place, temporary, request, files));
+    GR_TRY(gr_token_store_make(hex, sources, &is_place, temporary, request, files));
     GR_TRY(gr_failpoint(GR_FAILPOINT_TOKENS_WRITTEN));
     if (rename(temporary, path) != 0) {
         status = gr_file_error(path, "written", errno);
@@ -112,8 +116,10 @@ gr_status gr_token_store_export(const char *path, const struct gr_token_request 
         goto out;
     }
     line = gr_format("%s  %s\n", hex, name);
-    GR_TRY(gr_store_put_path(beside, line, (int64_t)strlen(line)));
+    GR_TRY(store->ops->put(store, beside, line, (int64_t)strlen(line)));
 out:
+    gr_store_close(store);
+    gr_free(folder);
     gr_free(temporary);
     gr_free(beside);
     gr_free(line);

@@ -35,6 +35,7 @@ void gr_token_writer_destroy(struct gr_token_writer *writer);
 
 /* Appends the documents of a file that hashes to `hex`, and its sources.  *settings: what it was
  * made with, the caller's to json_decref; NULL where the file does not say (another program's).
+ * documents NULL: only what the file says of itself.
  * Errors: ERR_DATA, ERR_NOT_FOUND; then nothing was appended. */
 gr_status gr_token_file_read(struct gr_documents *documents, struct gr_sources *sources,
                              json_t **settings, const char *path, const char *hex);
@@ -44,14 +45,18 @@ gr_status gr_token_file_read(struct gr_documents *documents, struct gr_sources *
 /* Does the file begin as an HDF5 file does?  No: also where it cannot be read. */
 bool gr_token_store_is(const char *path);
 
-/* Reads text files (records.h) into a new store at `path`; memory does not grow with them.
+/* Reads text files (records.h) into a new store at `path`, and appends its sources to `sources`,
+ * which is empty; memory does not grow with the files.
  * ERR_DATA too when a file changes meanwhile.  *is_place: the failure is one of the place where the
  * store was to be, not of the data. */
-gr_status gr_token_store_make(char hex[GR_SHA256_HEX_BYTES], bool *is_place, const char *path,
+gr_status gr_token_store_make(char hex[GR_SHA256_HEX_BYTES], struct gr_sources *sources,
+                              bool *is_place, const char *path,
                               const struct gr_token_request *request,
                               const struct gr_data_files *files);
-/* The same to where a user wants it: `path` and `path`.sha256, each whole or not there. */
-gr_status gr_token_store_export(const char *path, const struct gr_token_request *request,
+/* The same to where a user wants it: `path` and `path`.sha256, each whole or not there; appends
+ * its sources. */
+gr_status gr_token_store_export(struct gr_sources *sources, const char *path,
+                                const struct gr_token_request *request,
                                 const struct gr_data_files *files);
 
 /* Appends the documents of a store with FILE.sha256 beside it.  It must have been made with what

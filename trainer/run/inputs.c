@@ -200,6 +200,73 @@ out:
     return status;
 }
 
+/* One run of text files of a list. */
+static gr_status prepare_text(const struct reading *r, const char *name,
+                              const struct gr_data_files *files, const char *folder,
+                              void (*done)(const struct gr_prepared *store))
+{
+    struct gr_prepared store = {.list = name};
+    gr_status status = GR_OK;
+
+    if (folder == NULL) {
+        GR_TRY(gr_token_cache_prepare(&store.path, &store.was_there, &store.sources, &r->request,
+                                      files, r->cache_dir));
+    } else {
+        store.path = gr_format("%s/%s.h5", folder, name);
+        GR_TRY(gr_token_store_export(&store.sources, store.path, &r->request, files));
+    }
+    for (int64_t i = 0; i < store.sources.count; i++)
+        gr_source_note(&store.sources.item[i], r->options.max_length);
+    done(&store);
+    GR_TRY(gr_sources_check_learned(&store.sources, r->options.max_length));
+out:
+    gr_sources_release(&store.sources);
+    gr_free(store.path);
+    return status;
+}
+
+static gr_status prepare_list(const struct reading *r, const char *name,
+                              const struct gr_text_list *list, const char *folder,
+                              void (*done)(const struct gr_prepared *store))
+{
+    gr_status status = GR_OK;
+    struct gr_data_files files = {0};
+
+    for (int64_t i = 0; i < list->count && status == GR_OK;) {
+        int64_t end = end_of_text(list, i);
+
+        if (folder != NULL && (i > 0 || end < list->count))
+            return gr_fail(GR_ERR_USAGE, list->item[i > 0 ? i : end],
+                           "name the text it was made of",
+                           "a token store already (found an HDF5 file, expected text)");
+        if (end > i) {
+            status = open_text(&files, r, list, i, end);
+            if (status == GR_OK)
+                status = prepare_text(r, name, &files, folder, done);
+            gr_data_files_release(&files);
+        }
+        i = end > i ? end : i + 1;
+    }
+    return status;
+}
+
+gr_status gr_inputs_prepare(const struct gr_config *c, const struct gr_model_config *model,
+                            int threads, const char *folder,
+                            void (*done)(const struct gr_prepared *store))
+{
+    gr_status status = GR_OK;
+    struct gr_inputs in = {0};
+    struct reading r;
+
+    GR_TRY(begin_reading(&r, &in, c, model, threads));
+    GR_TRY(prepare_list(&r, "train", &c->data.train, folder, done));
+    GR_TRY(prepare_list(&r, "eval", &c->data.eval, folder, done));
+out:
+    gr_free(r.cache_dir);
+    gr_inputs_release(&in);
+    return status;
+}
+
 void gr_inputs_release(struct gr_inputs *in)
 {
     gr_tokenizer_destroy(in->tokenizer);
