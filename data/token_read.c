@@ -259,10 +259,9 @@ static gr_status check_hash(const char *path, const char *hex)
     GR_TRY(gr_sha256_file(found, path));
     if (strcmp(found, hex) != 0)
         status = gr_fail(GR_ERR_DATA, path,
-                         "the file is damaged or cut off: copy or prepare it "
-                         "again",
-                         "not the file its SHA-256 is of (found %.12s..., expected %.12s...)",
-                         found, hex);
+                         "the file is damaged or cut off: copy it or prepare it again",
+                         "not the file that was hashed (found other bytes, expected those of its "
+                         "SHA-256)");
 out:
     return status;
 }

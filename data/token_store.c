@@ -99,7 +99,8 @@ gr_status gr_token_store_export(struct gr_sources *sources, const char *path,
 {
     gr_status status = GR_OK;
     const char *slash = strrchr(path, '/'), *name = slash == NULL ? path : slash + 1;
-    char *folder = slash == NULL ? gr_strdup(".") : gr_strndup(path, (size_t)(slash + 1 - path));
+    char *folder = slash == NULL ? gr_strdup(".")
+                                 : gr_strndup(path, (size_t)(slash > path ? slash - path : 1));
     char *temporary = gr_format("%s/.tmp-%ld-%s", folder, (long)getpid(), name);
     char *beside = gr_format("%s.sha256", name), *line = NULL;
     char hex[GR_SHA256_HEX_BYTES];
@@ -190,7 +191,7 @@ static gr_status check_settings(const json_t *found, const struct gr_sources *so
             ((is_format || is_chat) && all_sources_are(sources, first, key, wants)))
             continue;
         status = gr_fail(GR_ERR_DATA, path, HINT_PREPARE,
-                         "the tokens were made with another %s%s (found %.64s, expected %.64s)",
+                         "the tokens were made with another %s%s (found %.16s, expected %.16s)",
                          i == 0 || strcmp(key, "eos") == 0 ? "" : "data.", key,
                          has == NULL ? "none" : has, wants);
     }
