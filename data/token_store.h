@@ -19,6 +19,9 @@ struct gr_token_request {
 /* The request as a flat object of texts, written into stores and compared with theirs. */
 json_t *gr_token_settings(const struct gr_token_request *request);
 
+/* "1.10.8": of the HDF5 library. */
+const char *gr_token_store_library(void);
+
 /* ---- one file ---- */
 
 struct gr_token_writer;

@@ -29,6 +29,14 @@ struct gr_token_writer {
     bool is_finished;
 };
 
+#define WORDS_OF(x) #x
+#define WORDS(x)    WORDS_OF(x)
+
+const char *gr_token_store_library(void)
+{
+    return WORDS(H5_VERS_MAJOR) "." WORDS(H5_VERS_MINOR) "." WORDS(H5_VERS_RELEASE);
+}
+
 /* HDF5 does not hand on why; the system's last error does in practice. */
 static gr_status fail_write(const struct gr_token_writer *w)
 {
