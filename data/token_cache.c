@@ -172,6 +172,18 @@ out:
     return status;
 }
 
+/* Whoever makes the store, the rank that speaks says what takes so long. */
+static void announce(const struct entry *e)
+{
+    enum { LARGE_BYTES = 64 << 20 };
+    int64_t bytes = 0;
+
+    for (int64_t i = 0; i < e->files->count; i++)
+        bytes += e->files->identity[i].bytes;
+    if (bytes >= LARGE_BYTES)
+        gr_note("tokenizing %" PRId64 " MB, once, into %s", bytes / 1000000, e->folder);
+}
+
 /* find(), or make() with the lock held. */
 static gr_status find_or_make(struct entry *e, bool *was_there)
 {
@@ -181,6 +193,7 @@ static gr_status find_or_make(struct entry *e, bool *was_there)
     *was_there = find(e);
     if (*was_there)
         return GR_OK;
+    announce(e);
     status = lock(&fd, e);
     e->is_place = status != GR_OK;
     GR_TRY(status);

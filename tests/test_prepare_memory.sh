@@ -8,7 +8,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export XDG_CACHE_HOME=$work/cache
 unset "${!OMPI_@}"
-small=20 may_grow_kb=8192 failed=0
+small=20 may_grow_kb=16384 failed=0
 
 cd "$work"
 mkdir model
