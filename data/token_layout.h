@@ -47,9 +47,11 @@ static inline hid_t gr_token_document_type(bool in_memory)
     return made;
 }
 
-/* HDF5 prints nothing; what goes wrong is said in our words. */
-static inline void gr_hdf5_silence(void)
+/* Before any other call.  HDF5 prints nothing, what goes wrong is said in our words; and it does
+ * not clean up at exit, where it dies of files that could not be written. */
+static inline void gr_hdf5_begin(void)
 {
+    H5dont_atexit();
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
 }
 

@@ -276,7 +276,7 @@ gr_status gr_token_file_read(struct gr_documents *documents, struct gr_sources *
 
     *settings = NULL;
     GR_TRY(check_hash(path, hex));
-    gr_hdf5_silence();
+    gr_hdf5_begin();
     access = gr_hdf5_access();
     file = H5Fopen(path, H5F_ACC_RDONLY, access);
     if (file < 0)

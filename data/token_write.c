@@ -27,6 +27,7 @@ struct gr_token_writer {
     hid_t file, document_type, document_file_type;
     struct column tokens, labels, documents;
     bool is_finished;
+    bool is_broken; /* a write failed: HDF5 must not be asked to write again, as closing would */
 };
 
 #define WORDS_OF(x) #x
@@ -38,8 +39,9 @@ const char *gr_token_store_library(void)
 }
 
 /* HDF5 does not hand on why; the system's last error does in practice. */
-static gr_status fail_write(const struct gr_token_writer *w)
+static gr_status fail_write(struct gr_token_writer *w)
 {
+    w->is_broken = true;
     return gr_file_error(w->path, "written", errno != 0 ? errno : EIO);
 }
 
@@ -98,12 +100,27 @@ static bool append(struct column *c, const void *elements, int64_t count)
     return true;
 }
 
-static void end_column(struct column *c)
+static void end_column(struct column *c, bool closes)
 {
-    if (c->set > 0)
+    if (closes && c->set > 0)
         H5Dclose(c->set);
     gr_free(c->waiting);
     memset(c, 0, sizeof *c);
+}
+
+/* Closing writes what HDF5 holds back, and a close that fails leaves HDF5 in ruins: so everything
+ * is written first, and a file for which that fails stays open, to the end of the process. */
+static bool close_file(struct gr_token_writer *w)
+{
+    if (w->file > 0 && !w->is_broken)
+        w->is_broken = H5Fflush(w->file, H5F_SCOPE_GLOBAL) < 0;
+    end_column(&w->tokens, !w->is_broken);
+    end_column(&w->labels, !w->is_broken);
+    end_column(&w->documents, !w->is_broken);
+    if (w->file > 0 && !w->is_broken)
+        w->is_broken = H5Fclose(w->file) < 0;
+    w->file = 0;
+    return !w->is_broken;
 }
 
 gr_status gr_token_writer_create(struct gr_token_writer **writer, const char *path)
@@ -113,7 +130,7 @@ gr_status gr_token_writer_create(struct gr_token_writer **writer, const char *pa
     bool made;
 
     *writer = NULL;
-    gr_hdf5_silence();
+    gr_hdf5_begin();
     access = gr_hdf5_access();
     w->path = gr_strdup(path);
     w->document_type = gr_token_document_type(true);
@@ -181,19 +198,6 @@ static bool write_about(const struct gr_token_writer *w, const json_t *settings,
     return done;
 }
 
-static bool close_file(struct gr_token_writer *w)
-{
-    bool done = true;
-
-    end_column(&w->tokens);
-    end_column(&w->labels);
-    end_column(&w->documents);
-    if (w->file > 0)
-        done = H5Fclose(w->file) >= 0;
-    w->file = 0;
-    return done;
-}
-
 gr_status gr_token_writer_finish(struct gr_token_writer *w, char hex[GR_SHA256_HEX_BYTES],
                                  const json_t *settings, const struct gr_sources *sources)
 {
@@ -203,8 +207,7 @@ gr_status gr_token_writer_finish(struct gr_token_writer *w, char hex[GR_SHA256_H
 
     errno = 0;
     done = flush(&w->tokens) && flush(&w->labels) && flush(&w->documents) &&
-           write_about(w, settings, sources);
-    done = close_file(w) && done;
+           write_about(w, settings, sources) && close_file(w);
     if (!done)
         return fail_write(w);
     fd = open(w->path, O_RDONLY | O_CLOEXEC);

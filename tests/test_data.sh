@@ -110,6 +110,22 @@ for place in tokens.document@40 tokens.written; do
     check "$place: -o leaves nothing under its name" [ ! -e again/train.h5 -a "$code" = 137 ]
 done
 
+# ---- no room ----
+for limit in 4 100 330; do # KiB; a store of two lists needs 410
+    rm -rf "$tokens" full
+    code=0
+    (ulimit -f "$limit" && "$graft" data prepare run.yaml) >/dev/null 2>err || code=$?
+    check "$limit KiB: prepare ends" [ "$code" = 138 ]
+    check "$limit KiB: it says why" grep -q 'cannot be written: no space left below the limit' err
+    check "$limit KiB: nothing is left" [ "$(stores) $(records)" = '0 0' ]
+    code=0
+    (ulimit -f "$limit" && "$graft" data prepare run.yaml -o full) >/dev/null 2>&1 || code=$?
+    check "$limit KiB: -o leaves nothing" [ "$code $(find full -type f | wc -l)" = '138 0' ]
+    check "$limit KiB: a reading goes on without the cache" \
+        cmp text.json <(ulimit -f "$limit" && "$graft" data info run.yaml --json 2>err)
+    check "$limit KiB: and says so" grep -q 'warning: the tokens are not kept: ' err
+done
+
 # ---- many at once ----
 rm -rf "$tokens"
 for i in 1 2 3 4; do
