@@ -3,6 +3,8 @@
 #ifndef GR_DATA_DOCUMENTS_H
 #define GR_DATA_DOCUMENTS_H
 
+#include "data/sources.h"
+
 #include <stdint.h>
 
 struct gr_document {
@@ -27,6 +29,15 @@ struct gr_documents {
 /* Copies one document in; labels[0] is stored as 0. */
 void gr_documents_add(struct gr_documents *d, const uint32_t *tokens, const uint8_t *labels,
                       int32_t length, int32_t source);
+/* Room for more at the end: tokens and labels from token_count, documents from count. */
+void gr_documents_reserve(struct gr_documents *d, int64_t tokens, int64_t documents);
+/* Adds what a source cut and dropped to the counts. */
+void gr_documents_count(struct gr_documents *d, const struct gr_source *source);
+/* Moves a part of the documents, chosen at random but always the same, to the end of `held`, which
+ * keeps their order: round(fraction * count) of them, at least one, and one at least stays.  It
+ * depends on nothing but fraction and count, so that runs with other seeds, and the trials of a
+ * sweep, are measured on the same documents.  0 <= fraction < 1; 0 moves none. */
+void gr_documents_hold_out(struct gr_documents *held, struct gr_documents *d, double fraction);
 void gr_documents_release(struct gr_documents *d);
 
 #endif

@@ -9,12 +9,15 @@
 #include "kernels/base/alloc.h"
 #include "kernels/base/clock.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <openssl/evp.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 enum { MIN_AGE_S = 2 }; /* file systems tell times apart by as much as this */
 
@@ -25,13 +28,45 @@ void gr_sha256(unsigned char digest[GR_SHA256_BYTES], const void *bytes, int64_t
     GR_CHECK(done == 1, "EVP_Digest of %" PRId64 " bytes", count);
 }
 
+static void write_hex(char hex[GR_SHA256_HEX_BYTES], const unsigned char digest[GR_SHA256_BYTES])
+{
+    for (int i = 0; i < GR_SHA256_BYTES; i++)
+        snprintf(hex + 2 * i, 3, "%02x", digest[i]);
+}
+
 void gr_sha256_hex(char hex[GR_SHA256_HEX_BYTES], const void *bytes, int64_t count)
 {
     unsigned char digest[GR_SHA256_BYTES];
 
     gr_sha256(digest, bytes, count);
-    for (int i = 0; i < GR_SHA256_BYTES; i++)
-        snprintf(hex + 2 * i, 3, "%02x", digest[i]);
+    write_hex(hex, digest);
+}
+
+gr_status gr_sha256_file(char hex[GR_SHA256_HEX_BYTES], const char *path)
+{
+    enum { PIECE_BYTES = 1 << 20 };
+    gr_status status = GR_OK;
+    unsigned char digest[GR_SHA256_BYTES];
+    EVP_MD_CTX *context = EVP_MD_CTX_new();
+    char *piece = gr_alloc(PIECE_BYTES, 1);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t count = 0;
+
+    if (fd < 0)
+        GR_TRY(gr_file_fail(path, "opened"));
+    EVP_DigestInit_ex(context, EVP_sha256(), NULL);
+    while ((count = read(fd, piece, PIECE_BYTES)) > 0)
+        EVP_DigestUpdate(context, piece, (size_t)count);
+    if (count < 0)
+        GR_TRY(gr_file_fail(path, "read"));
+    EVP_DigestFinal_ex(context, digest, NULL);
+    write_hex(hex, digest);
+out:
+    EVP_MD_CTX_free(context);
+    gr_free(piece);
+    if (fd >= 0)
+        close(fd);
+    return status;
 }
 
 /* ---- non-finite elements ---------------------------------------------------------------- */
@@ -152,6 +187,8 @@ static void hash_chunks(void *context)
         gr_sha256(job->digest[chunk], job->map->data + begin, bytes);
         if (job->weights != NULL)
             scan_chunk(job, begin, begin + bytes);
+        else /* nobody looks at it again: memory is not to grow with the file */
+            madvise((void *)(uintptr_t)(job->map->data + begin), (size_t)bytes, MADV_DONTNEED);
     }
 }
 

@@ -16,6 +16,10 @@ enum {
 void gr_sha256(unsigned char digest[GR_SHA256_BYTES], const void *bytes, int64_t count);
 void gr_sha256_hex(char hex[GR_SHA256_HEX_BYTES], const void *bytes, int64_t count);
 
+/* The plain SHA-256 of a file, as sha256sum prints it; reads it once, in small pieces.
+ * Errors: as gr_file_fail. */
+gr_status gr_sha256_file(char hex[GR_SHA256_HEX_BYTES], const char *path);
+
 struct gr_hash_options {
     const char *cache_dir; /* verdicts are kept in its folder "hashes"; NULL: nowhere */
     int threads;           /* >= 1 */

@@ -5,7 +5,6 @@
 #include "data/record_formats.h"
 #include "data/record_reader.h"
 #include "kernels/base/alloc.h"
-#include "kernels/base/log.h"
 
 #include <string.h>
 
@@ -35,9 +34,8 @@ static const char *const loss_on_names[] = {
 struct reading {
     const struct gr_tokenizer *tokenizer;
     const struct gr_records_options *options;
-    struct gr_documents *documents;
+    const struct gr_document_sink *sink;
     const struct gr_record_format *asked; /* data.format; NULL: auto */
-    const struct gr_record_format *last;  /* of the file read last */
     enum too_long too_long;
     enum gr_loss_on loss_on;
     int64_t eos; /* -1: none */
@@ -46,9 +44,7 @@ struct reading {
     uint32_t *tokens; /* [capacity] of the record at hand */
     uint8_t *labels;
     int64_t capacity;
-    int64_t records; /* read so far */
-    /* of the file at hand */
-    int64_t cut, dropped_long, dropped_bare;
+    struct gr_source *source; /* counts of the file at hand */
 };
 
 static gr_status choose(int *index, const char *key, const char *value, const char *const *names,
@@ -161,13 +157,13 @@ static bool has_label(const uint8_t *labels, int64_t count)
 }
 
 static gr_status add_record(struct reading *r, const struct gr_record_format *format,
-                            const json_t *record, int64_t source)
+                            const json_t *record, int32_t number)
 {
     int64_t limit = r->options->max_length, count = 0;
     gr_status status = GR_OK;
     bool too_long;
 
-    r->records++;
+    r->source->records++;
     GR_TRY(gr_record_format_read(format, &r->context, record));
     GR_TRY(encode(r, format, &count));
     too_long = count > limit;
@@ -177,51 +173,39 @@ static gr_status add_record(struct reading *r, const struct gr_record_format *fo
                        "the record is too long (found %lld tokens, expected at most %lld)",
                        (long long)count, (long long)limit);
     if (too_long && r->too_long == TOO_LONG_DROP) {
-        r->dropped_long++;
+        r->source->dropped_long++;
         goto out;
     }
     if (too_long)
         count = limit;
     if (!has_label(r->labels, count)) {
-        r->dropped_bare++;
+        r->source->dropped_bare++;
         goto out;
     }
-    r->cut += too_long;
-    gr_documents_add(r->documents, r->tokens, r->labels, (int32_t)count, (int32_t)source);
+    r->labels[0] = 0;
+    r->source->cut += too_long;
+    r->source->documents++;
+    r->source->tokens += count;
+    for (int64_t i = 0; i < count; i++)
+        r->source->supervised += r->labels[i];
+    status = r->sink->add(r->sink->context, r->tokens, r->labels, (int32_t)count, number);
 out:
     return status;
 }
 
-/* Counts of a file go into the documents and, in words, to the user. */
-static void end_file(struct reading *r, const char *path, const struct gr_record_format *format,
-                     const struct gr_documents *before)
+static void end_file(struct reading *r, const struct gr_record_format *format)
 {
-    struct gr_documents *d = r->documents;
-
-    d->truncated_count += r->cut;
-    d->dropped_count += r->dropped_long + r->dropped_bare;
-    gr_note("%s: %lld documents of format %s%s%s, %lld tokens, %lld supervised", path,
-            (long long)(d->count - before->count), format->name,
-            format->chat ? ", chat format " : "",
-            format->chat ? gr_chat_name(&r->context.chat) : "",
-            (long long)(d->token_count - before->token_count),
-            (long long)(d->supervised_count - before->supervised_count));
-    if (r->cut + r->dropped_long > 0)
-        gr_note("%s: longer than %lld tokens: %lld cut, %lld dropped", path,
-                (long long)r->options->max_length, (long long)r->cut, (long long)r->dropped_long);
-    if (r->dropped_bare > 0)
-        gr_note("%s: %lld dropped, because no token of theirs is supervised", path,
-                (long long)r->dropped_bare);
+    gr_source_set(&r->source->format, format->name);
+    if (format->chat)
+        gr_source_set(&r->source->chat_format, gr_chat_name(&r->context.chat));
     if (r->context.ignored.length > 0)
-        gr_note("%s: keys that are not used: %s", path, r->context.ignored.data);
-    r->cut = r->dropped_long = r->dropped_bare = 0;
+        gr_source_set(&r->source->ignored, r->context.ignored.data);
     gr_buffer_clear(&r->context.ignored);
 }
 
-static gr_status read_file(struct reading *r, const char *path, int64_t source)
+static gr_status read_file(struct reading *r, const char *path, int32_t number)
 {
     const struct gr_record_format *format = NULL;
-    const struct gr_documents before = *r->documents;
     struct gr_record_reader reader = {0};
     json_t *record = NULL;
     gr_status status = GR_OK;
@@ -235,23 +219,13 @@ static gr_status read_file(struct reading *r, const char *path, int64_t source)
         r->context.place = reader.place;
         if (format == NULL)
             GR_TRY(begin_file(r, &format, record));
-        GR_TRY(add_record(r, format, record, source));
+        GR_TRY(add_record(r, format, record, number));
     }
-    end_file(r, path, format, &before);
-    r->last = format;
+    end_file(r, format);
 out:
     json_decref(record);
     gr_record_reader_close(&reader);
     return status;
-}
-
-static gr_status fail_bare(const struct reading *r, const char *path)
-{
-    return gr_fail(
-        GR_ERR_DATA, path, "data.format, data.loss_on and data.max_length decide what is learned",
-        "nothing to learn: no token is supervised (found none in %lld records of format "
-        "%s, each cut to %lld tokens; expected %s)",
-        (long long)r->records, r->last->name, (long long)r->options->max_length, r->last->learned);
 }
 
 static void release(struct reading *r)
@@ -262,25 +236,57 @@ static void release(struct reading *r)
     gr_free(r->labels);
 }
 
+gr_status gr_records_stream(const struct gr_document_sink *sink, struct gr_sources *sources,
+                            const struct gr_tokenizer *tokenizer, const char *const *files,
+                            int64_t count, const struct gr_records_options *options)
+{
+    struct reading r = {.tokenizer = tokenizer,
+                        .options = options,
+                        .sink = sink,
+                        .eos = gr_records_eos(tokenizer, options)};
+    gr_status status = GR_OK;
+
+    GR_TRY(check_options(&r));
+    for (int64_t i = 0; i < count; i++) {
+        r.source = gr_sources_add(sources, files[i]);
+        GR_TRY(read_file(&r, files[i], (int32_t)i));
+    }
+out:
+    release(&r);
+    return status;
+}
+
+int64_t gr_records_eos(const struct gr_tokenizer *tokenizer,
+                       const struct gr_records_options *options)
+{
+    int64_t eos = gr_tokenizer_eos(tokenizer);
+
+    return eos < 0 ? options->fallback_eos : eos;
+}
+
+static gr_status keep(void *context, const uint32_t *tokens, const uint8_t *labels, int32_t length,
+                      int32_t source)
+{
+    gr_documents_add(context, tokens, labels, length, source);
+    return GR_OK;
+}
+
 gr_status gr_records_read(struct gr_documents *documents, const struct gr_tokenizer *tokenizer,
                           const char *const *files, int64_t count,
                           const struct gr_records_options *options)
 {
-    struct reading r = {.tokenizer = tokenizer,
-                        .options = options,
-                        .documents = documents,
-                        .eos = gr_tokenizer_eos(tokenizer)};
-    int64_t supervised = documents->supervised_count;
+    const struct gr_document_sink sink = {.context = documents, .add = keep};
+    struct gr_sources sources = {0};
     gr_status status = GR_OK;
 
-    if (r.eos < 0)
-        r.eos = options->fallback_eos;
-    GR_TRY(check_options(&r));
-    for (int64_t i = 0; i < count; i++)
-        GR_TRY(read_file(&r, files[i], i));
-    if (documents->supervised_count == supervised && r.last != NULL)
-        status = fail_bare(&r, files[count - 1]);
+    status = gr_records_stream(&sink, &sources, tokenizer, files, count, options);
+    for (int64_t i = 0; i < sources.count; i++)
+        gr_documents_count(documents, &sources.item[i]);
+    GR_TRY(status);
+    for (int64_t i = 0; i < sources.count; i++)
+        gr_source_note(&sources.item[i], options->max_length);
+    GR_TRY(gr_sources_check_learned(&sources, options->max_length));
 out:
-    release(&r);
+    gr_sources_release(&sources);
     return status;
 }

@@ -1,10 +1,11 @@
 /* Data files to tokenized documents: JSONL (or one JSON array) whose records are texts,
- * conversations, or prompts with completions.  Streams: memory holds one record and the tokens.
- * The trainer and `graft data` call it; packing and batches come after (loader.h). */
+ * conversations, or prompts with completions.  Streams: memory holds one record at a time.
+ * The token store and `graft data` call it; packing and batches come after (loader.h). */
 #ifndef GR_DATA_RECORDS_H
 #define GR_DATA_RECORDS_H
 
 #include "data/documents.h"
+#include "data/sources.h"
 #include "data/tokenizer/tokenizer.h"
 
 /* As in the configuration, section data; a value that is none of these is ERR_USAGE. */
@@ -17,12 +18,28 @@ struct gr_records_options {
     int64_t fallback_eos;    /* of config.json: used where the tokenizer has no EOS; -1: none */
 };
 
-/* Appends the documents of `count` files to `documents` (source = index of the file), and says in
- * one note per file what was read, cut and dropped.  auto looks at each file's first record.
- *   messages: the chat format writes every special token.  text, prompt and completion: the
- *   post-processor's specials, and EOS if absent.
- * Errors: ERR_USAGE; ERR_NOT_FOUND, ERR_DATA at FILE:LINE; ERR_DATA when no token at all is
- * supervised.  After an error `documents` holds what was read before it. */
+/* The EOS that ends documents: the tokenizer's, else the fallback; -1: none. */
+int64_t gr_records_eos(const struct gr_tokenizer *tokenizer,
+                       const struct gr_records_options *options);
+
+/* Where documents go.  labels[0] is 0; `source` is the index of the file. */
+struct gr_document_sink {
+    void *context;
+    gr_status (*add)(void *context, const uint32_t *tokens, const uint8_t *labels, int32_t length,
+                     int32_t source);
+};
+
+/* Gives the documents of `count` files to `sink`, one after the other, and appends to `sources`
+ * what was read, cut and dropped.  auto looks at each file's first record. messages: the chat
+ * format writes every special token.  text, prompt and completion: the post-processor's specials,
+ * and EOS if absent. Errors: those of the sink; ERR_USAGE; ERR_NOT_FOUND, ERR_DATA at FILE:LINE.
+ * After an error the counts are those of what was read before it. */
+gr_status gr_records_stream(const struct gr_document_sink *sink, struct gr_sources *sources,
+                            const struct gr_tokenizer *tokenizer, const char *const *files,
+                            int64_t count, const struct gr_records_options *options);
+
+/* The same into memory: appends to `documents`, and says in a note for each file what was read.
+ * Errors: ERR_DATA too when no token at all is supervised. */
 gr_status gr_records_read(struct gr_documents *documents, const struct gr_tokenizer *tokenizer,
                           const char *const *files, int64_t count,
                           const struct gr_records_options *options);

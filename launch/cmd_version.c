@@ -1,6 +1,7 @@
 /* graft version: what this program is made of. */
 #include "launch/cmd.h"
 
+#include "data/token_store.h"
 #include "kernels/base/alloc.h"
 #include "kernels/base/env.h"
 #include "kernels/base/failpoint.h"
@@ -66,6 +67,7 @@ static void print_versions(const char *isa, bool is_json)
         {"isa", isa},
         {"onednn", GR_DNNL_VERSION},
         {"mpi", mpi},
+        {"hdf5", gr_token_store_library()},
         {"openssl", OpenSSL_version(OPENSSL_VERSION_STRING)},
         {"jansson", jansson_version_str()},
         {"libyaml", yaml_get_version_string()},

@@ -1,5 +1,5 @@
 /* Data files to documents: with a tokenizer of one token per byte, made here, where the bytes
- * count; with real ones on real conversations where the fixtures are. */
+ * count.  Real tokenizers and conversations are in test_supervised.c. */
 #include "data/show.h"
 #include "kernels/base/alloc.h"
 #include "kernels/base/log.h"
@@ -366,102 +366,9 @@ TEST(records_long_lines_do_not_stay_in_memory)
     data_folder_end(&f);
 }
 
-/* Real tokenizers and conversations. */
-
 static char *shared(const char *path)
 {
     return gr_format("%s/../shared/fixtures/%s", getenv("GRAFT_SOURCE_DIR"), path);
-}
-
-/* White space at both ends, as far as these files have it. */
-static char *stripped(const char *text)
-{
-    size_t length = strlen(text), from = strspn(text, " \t\r\n");
-
-    while (length > from && strchr(" \t\r\n", text[length - 1]) != NULL)
-        length--;
-    return gr_strndup(text + from, length - from);
-}
-
-/* What the supervised tokens of a document decode to, against what the assistant says in a record.
- */
-static void assert_said(const struct gr_tokenizer *tokenizer, const struct gr_documents *d,
-                        const struct gr_document *document, json_t *record, bool strips,
-                        const char *end_of_turn)
-{
-    uint32_t *ids = GR_NEW_ARRAY(uint32_t, document->length);
-    struct gr_buffer expected = {0}, found = {0};
-    json_t *message;
-    int64_t count = 0;
-    size_t i;
-
-    for (int64_t t = document->offset; t < document->offset + document->length; t++)
-        if (d->labels[t])
-            ids[count++] = d->tokens[t];
-    ASSERT_OK(gr_tokenizer_decode(tokenizer, &found, ids, count, false));
-    json_array_foreach(json_object_get(record, "messages"), i, message)
-    {
-        const char *content = json_string_value(json_object_get(message, "content"));
-        char *said = strips ? stripped(content) : gr_strdup(content);
-
-        if (strcmp(json_string_value(json_object_get(message, "role")), "assistant") == 0)
-            gr_buffer_add_format(&expected, "%s%s", said, end_of_turn);
-        gr_free(said);
-    }
-    ASSERT_TEXT(found.data, expected.data);
-    gr_buffer_release(&expected);
-    gr_buffer_release(&found);
-    gr_free(ids);
-}
-
-static void assert_conversations(const char *tokenizer_name, bool strips, const char *end_of_turn)
-{
-    static const char *const names[] = {"datasets/fms-hf-tuning/single_turn_chat.jsonl",
-                                        "datasets/fms-hf-tuning/multi_turn_chat.jsonl"};
-    char *directory = shared(tokenizer_name);
-    struct gr_tokenizer *tokenizer = NULL;
-    struct gr_records_options options = {.format = "messages",
-                                         .chat_format = "auto",
-                                         .too_long = "error",
-                                         .loss_on = "assistant",
-                                         .max_length = 100000,
-                                         .fallback_eos = -1};
-
-    gr_log_speaks(false);
-    if (access(directory, R_OK) != 0)
-        SKIP("no ../shared/fixtures/%s", tokenizer_name);
-    ASSERT_OK(gr_tokenizer_create(&tokenizer, directory));
-    for (int64_t f = 0; f < GR_COUNT(names); f++) {
-        char *path = shared(names[f]);
-        struct gr_documents d = {0};
-        FILE *file = fopen(path, "rb");
-
-        ASSERT(file != NULL);
-        ASSERT_OK(gr_records_read(&d, tokenizer, (const char *const *)&path, 1, &options));
-        ASSERT(d.count >= 10);
-        for (int64_t i = 0; i < d.count; i++) {
-            json_t *record = json_loadf(file, JSON_DISABLE_EOF_CHECK, NULL);
-
-            ASSERT(record != NULL);
-            assert_said(tokenizer, &d, &d.document[i], record, strips, end_of_turn);
-            json_decref(record);
-        }
-        fclose(file);
-        gr_documents_release(&d);
-        gr_free(path);
-    }
-    gr_tokenizer_destroy(tokenizer);
-    gr_free(directory);
-}
-
-TEST(records_qwen25_conversations_supervise_the_assistant_alone)
-{
-    assert_conversations("tokenizers/qwen2.5", false, "<|im_end|>");
-}
-
-TEST(records_llama31_conversations_supervise_the_assistant_alone)
-{
-    assert_conversations("tokenizers/llama-3.1", true, "<|eot_id|>");
 }
 
 /* The data set has the whole text in a column of its own. */

@@ -92,14 +92,14 @@ static gr_status fail_missing(const char *place, const char *key, const char *ex
 gr_status gr_config_check(const struct gr_config *config, const char *place,
                           enum gr_config_purpose purpose)
 {
-    bool trains = purpose == GR_CONFIG_TO_TRAIN;
+    bool trains = purpose == GR_CONFIG_TO_TRAIN, reads = trains || purpose == GR_CONFIG_TO_READ;
     bool evaluates = config->data.eval.count > 0 || config->data.eval_split > 0.0;
 
     if (config->model == NULL)
         return fail_missing(place, "model", "a Hugging Face model directory");
     if (trains && config->output == NULL)
         return fail_missing(place, "output", "a run directory");
-    if (trains && config->data.train.count == 0)
+    if (reads && config->data.train.count == 0)
         return fail_missing(place, "data.train", "at least one file to train on");
     if (config->data.eval.count > 0 && config->data.eval_split > 0.0)
         return gr_fail(GR_ERR_USAGE, place, "leave one of them out",

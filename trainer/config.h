@@ -63,6 +63,7 @@ gr_status gr_config_set(struct gr_config *config, const char *assignment);
 /* What the caller is going to do decides which keys must be there. */
 enum gr_config_purpose {
     GR_CONFIG_TO_TRAIN,   /* model, output, data.train */
+    GR_CONFIG_TO_READ,    /* model, data.train */
     GR_CONFIG_TO_EVALUATE /* model */
 };
 /* Missing keys, and keys that contradict each other.  place: the file, or what stands for it. */

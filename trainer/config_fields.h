@@ -34,13 +34,14 @@
 
 #define GR_CONFIG_DATA(F)                                                                          \
     F(data., train, LIST, "[]", "", "", FREE,                                                      \
-      "JSONL files to train on; a run is tied to what they hold, not to where they are")                                                                   \
+      "JSONL files or token stores to train on; a run is tied to what they hold, not where")       \
     F(data., eval, LIST, "[]", "", "", FREE,                                                       \
-      "JSONL files to evaluate on")                                                                \
+      "JSONL files or token stores to evaluate on")                                                  \
     F(data., eval_split, REAL, "0.0", "[0, 1)", "", IDENTITY,                                      \
-      "part of the training documents held out for evaluation")                                    \
-    F(data., format, CHOICE, "auto", "auto | text | messages | prompt_completion | alpaca", "",    \
-      IDENTITY, "what a line holds; auto: by the keys of the first line")                          \
+      "part of the training documents held out for evaluation, the same ones for every seed")       \
+    F(data., format, CHOICE, "auto",                                                               \
+      "auto | text | messages | prompt_completion | alpaca | tokens", "", IDENTITY,                \
+      "what a record holds; auto: by the keys of the first one; tokens: HDF5 files of tokens")     \
     F(data., chat_format, TEXT, "auto", "", "", IDENTITY,                                          \
       "how messages become text; auto: by the model's own chat template")                          \
     F(data., max_length, INTEGER, "2048", "[2, 1048576]", "tokens", IDENTITY,                      \

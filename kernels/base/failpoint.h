@@ -14,6 +14,8 @@
 
 /* enum, name, where it stands */
 #define GR_FAILPOINT_LIST(X)                                                                       \
+    X(TOKENS_DOCUMENT, "tokens.document", "a document went into a token store in the making")      \
+    X(TOKENS_WRITTEN, "tokens.written", "a token store is written, what makes it count is next")   \
     X(MICRO_BATCH, "micro_batch", "a micro-batch of a step is next")                               \
     X(STEP_COMPUTED, "step.computed", "this rank's micro-batches are done, the update is next")    \
     X(STEP_UPDATED, "step.updated", "the adapter is updated, the next step is next")               \

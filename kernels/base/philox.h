@@ -11,7 +11,8 @@ enum gr_rng_purpose {
     GR_RNG_SHUFFLE = 1,
     GR_RNG_LORA_INIT = 2,
     GR_RNG_DROPOUT = 3,
-    GR_RNG_SAMPLE = 4
+    GR_RNG_SAMPLE = 4,
+    GR_RNG_SPLIT = 5
 };
 
 enum { GR_PHILOX_ROUNDS = 10 };
