@@ -135,13 +135,15 @@ static void attention_forward(const struct gr_pass *p, const struct gr_attention
     const struct gr_kv_cache *cache = p->cache;
     int64_t begin, end, first;
 
-    if (cache != NULL) {
-        begin = cache->length;
-        end = begin + new_tokens(p);
-        gr_copy(d, cached(p, cache->k, layer, begin, end), gr_tensor_rows(a->k, 0, end - begin));
-        gr_copy(d, cached(p, cache->v, layer, begin, end), gr_tensor_rows(a->v, 0, end - begin));
+    if (cache == NULL) {
+        gr_attention_forward(d, a);
+        return;
     }
-    if (cache == NULL || cache->length == 0) {
+    begin = cache->length;
+    end = begin + new_tokens(p);
+    gr_copy(d, cached(p, cache->k, layer, begin, end), gr_tensor_rows(a->k, 0, end - begin));
+    gr_copy(d, cached(p, cache->v, layer, begin, end), gr_tensor_rows(a->v, 0, end - begin));
+    if (begin == 0) {
         gr_attention_forward(d, a);
         return;
     }

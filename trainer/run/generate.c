@@ -131,10 +131,10 @@ gr_status gr_generate(struct gr_engine *e, const uint32_t *prompt, int64_t lengt
     for (int64_t i = 0; i < length; i++)
         ids[i] = (int32_t)prompt[i];
     e->cache.length = 0;
-    for (int64_t n = 0; n < o->max_new_tokens && e->cache.length < room; n++) {
+    for (int64_t n = 0; n < o->max_new_tokens && length + n < room; n++) {
         GR_TRY(n == 0 ? gr_generate_extend(e, logits, ids, length)
                       : gr_generate_extend(e, logits, &id, 1));
-        id = gr_generate_choose(logits, vocab, o, e->cache.length);
+        id = gr_generate_choose(logits, vocab, o, length + n);
         if (is_stop(o, id))
             break;
         GR_TRY(sink(context, (uint32_t)id));
