@@ -23,6 +23,8 @@
     X(void, attention_backward, (struct gr_device * dev, const struct gr_attention *a))            \
     X(int64_t, attention_workspace_bytes,                                                          \
       (struct gr_device * dev, int64_t n, int64_t heads, int64_t head_dim))                        \
+    X(void, attention_last,                                                                        \
+      (struct gr_device * dev, gr_tensor o, gr_tensor q, gr_tensor k, gr_tensor v, float scale))   \
     X(void, swiglu_forward, (struct gr_device * dev, gr_tensor h, gr_tensor gate, gr_tensor up))   \
     X(void, swiglu_backward,                                                                       \
       (struct gr_device * dev, gr_tensor dgate, gr_tensor dup, gr_tensor dh, gr_tensor gate,       \

@@ -75,8 +75,8 @@ static void check_is(struct check *c, const char *name, gr_tensor t, gr_tensor e
     check_layout(c, name, t);
 }
 
-/* Activations: a compute dtype, `ndim` dimensions, a padded number of rows.  The tensor the shapes
- * of the op's others are measured by. */
+/* Activations: a compute dtype, `ndim` dimensions, a padded number of rows or one alone.  The
+ * tensor the shapes of the op's others are measured by. */
 static void check_rows(struct check *c, const char *name, gr_tensor t, int ndim)
 {
     char found[96];
@@ -85,7 +85,7 @@ static void check_rows(struct check *c, const char *name, gr_tensor t, int ndim)
     REQUIRE(c, t.ndim == ndim && t.dtype == GR_F32, "%s does not fit (found %s, expected F32 %dD)",
             name, found, ndim);
     check_layout(c, name, t);
-    REQUIRE(c, t.dim[0] % GR_ROW_MULTIPLE == 0,
+    REQUIRE(c, t.dim[0] % GR_ROW_MULTIPLE == 0 || t.dim[0] == 1,
             "%s needs a padded number of rows (found %s, expected a multiple of %d)", name, found,
             GR_ROW_MULTIPLE);
 }
@@ -174,6 +174,18 @@ void gr_rope(struct gr_device *dev, gr_tensor x, gr_tensor cos, gr_tensor sin, g
         dev->ops->rope(dev, x, cos, sin, positions, direction);
 }
 
+static void check_heads(struct check *c, int64_t heads, int64_t kv_heads)
+{
+    REQUIRE(c, kv_heads > 0 && heads % kv_heads == 0,
+            "the heads of k do not divide those of q (found %lld and %lld)", (long long)kv_heads,
+            (long long)heads);
+}
+
+static void check_scale(struct check *c, float scale)
+{
+    REQUIRE(c, isfinite(scale), "scale is out of range (found %g)", (double)scale);
+}
+
 static void check_attention(struct check *c, const struct gr_attention *a)
 {
     int64_t n = a->q.dim[0], heads = a->q.dim[1], head_dim = a->q.dim[2];
@@ -181,13 +193,11 @@ static void check_attention(struct check *c, const struct gr_attention *a)
     check_rows(c, "q", a->q, 3);
     check_is(c, "k", a->k, shape_3d(a->q.dtype, n, a->k.dim[1], head_dim));
     check_is(c, "v", a->v, a->k);
-    REQUIRE(c, a->k.dim[1] > 0 && heads % a->k.dim[1] == 0,
-            "the heads of k do not divide those of q (found %lld and %lld)", (long long)a->k.dim[1],
-            (long long)heads);
+    check_heads(c, heads, a->k.dim[1]);
     check_is(c, "docs", a->docs, shape_2d(GR_I32, a->docs.dim[0], 2));
     check_is(c, "o", a->o, a->q);
     check_is(c, "lse", a->lse, shape_2d(GR_F32, n, heads));
-    REQUIRE(c, isfinite(a->scale), "scale is out of range (found %g)", (double)a->scale);
+    check_scale(c, a->scale);
     REQUIRE(c, a->window >= 0, "window is out of range (found %lld, expected >= 0)",
             (long long)a->window);
     if (c->ok)
@@ -220,6 +230,24 @@ int64_t gr_attention_workspace_bytes(struct gr_device *dev, int64_t n, int64_t h
                                      int64_t head_dim)
 {
     return dev->ops->attention_workspace_bytes(dev, n, heads, head_dim);
+}
+
+void gr_attention_last(struct gr_device *dev, gr_tensor o, gr_tensor q, gr_tensor k, gr_tensor v,
+                       float scale)
+{
+    struct check c = check_begin(dev, "attention_last");
+    int64_t heads = q.dim[1], kv_heads = k.dim[1];
+
+    check_kind(&c, "q", q, GR_F32, 3);
+    REQUIRE(&c, q.dim[0] == 1, "q has too many rows (found %lld, expected 1)", (long long)q.dim[0]);
+    check_is(&c, "k", k, shape_3d(q.dtype, k.dim[0], kv_heads, q.dim[2]));
+    check_is(&c, "v", v, k);
+    REQUIRE(&c, k.dim[0] >= 1, "k has no row (found 0, expected at least 1)");
+    check_heads(&c, heads, kv_heads);
+    check_is(&c, "o", o, q);
+    check_scale(&c, scale);
+    if (c.ok)
+        dev->ops->attention_last(dev, o, q, k, v, scale);
 }
 
 void gr_swiglu_forward(struct gr_device *dev, gr_tensor h, gr_tensor gate, gr_tensor up)

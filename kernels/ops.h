@@ -7,7 +7,7 @@
  * of the number of threads, and of everything outside the rows of a segment.
  *
  * Letters: N rows, C hidden, F ffn, V vocab, NH/NKV heads, HD head dim, R LoRA r, D documents,
- * S supervised rows.  N and S are multiples of 64 (GR_ROW_MULTIPLE). */
+ * S supervised rows.  N and S are multiples of 64 (GR_ROW_MULTIPLE); N may also be 1. */
 #ifndef GR_OPS_H
 #define GR_OPS_H
 
@@ -60,6 +60,12 @@ void gr_attention_forward(struct gr_device *dev, const struct gr_attention *a);
 void gr_attention_backward(struct gr_device *dev, const struct gr_attention *a);
 int64_t gr_attention_workspace_bytes(struct gr_device *dev, int64_t n, int64_t heads,
                                      int64_t head_dim);
+/* The same for one query that sees every row of k and v, the last of which is its own:
+ *   o <- sum_j softmax_j(scale * q.k_j) v_j
+ *   o, q (1, NH, HD)   k, v (M, NKV, HD), M >= 1 of any size: a window is a view of the last rows
+ */
+void gr_attention_last(struct gr_device *dev, gr_tensor o, gr_tensor q, gr_tensor k, gr_tensor v,
+                       float scale);
 
 /* h <- silu(gate) * up,  silu(g) = g / (1 + exp(-g)).   all (N, F) */
 void gr_swiglu_forward(struct gr_device *dev, gr_tensor h, gr_tensor gate, gr_tensor up);

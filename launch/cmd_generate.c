@@ -94,7 +94,7 @@ static gr_status generate(struct gr_model_session *s, const struct gr_args *args
         .top_p = gr_args_real(args, "top-p", 1),
         .seed = (uint64_t)gr_args_integer(args, "seed", 42),
     };
-    int64_t rows;
+    int64_t room;
 
     GR_TRY(gr_tokenizer_create(&tokenizer, s->config.model));
     GR_TRY(encode_prompt(&encoding, &o, tokenizer, gr_args_text(args, "prompt"),
@@ -104,10 +104,11 @@ static gr_status generate(struct gr_model_session *s, const struct gr_args *args
     add_stop(&o, gr_tokenizer_eos(tokenizer));
     for (int64_t i = 0; i < s->engine.model.config.eos_count; i++)
         add_stop(&o, s->engine.model.config.eos[i]);
-    rows = encoding.count + o.max_new_tokens;
-    if (rows > s->config.data.max_length)
-        rows = s->config.data.max_length;
-    GR_TRY(gr_model_session_prepare(s, gr_round_up_rows(rows)));
+    room = encoding.count + o.max_new_tokens;
+    if (room > s->config.data.max_length)
+        room = s->config.data.max_length;
+    GR_TRY(
+        gr_model_session_prepare_generate(s, encoding.count < room ? encoding.count : room, room));
     printer.tokenizer = tokenizer;
     printer.ids = GR_NEW_ARRAY(uint32_t, o.max_new_tokens);
     GR_TRY(gr_generate(&s->engine, encoding.ids, encoding.count, &o, print_token, &printer));

@@ -88,13 +88,28 @@ out:
     return status;
 }
 
+static gr_status set_adapter(struct gr_model_session *s)
+{
+    return s->adapter == NULL ? GR_OK : gr_engine_set_adapter(&s->engine, s->values, 0);
+}
+
 gr_status gr_model_session_prepare(struct gr_model_session *s, int64_t rows)
 {
     gr_status status = GR_OK;
 
     GR_TRY(gr_engine_prepare_eval(&s->engine, s->adapter, rows));
-    if (s->adapter != NULL)
-        GR_TRY(gr_engine_set_adapter(&s->engine, s->values, 0));
+    GR_TRY(set_adapter(s));
+out:
+    return status;
+}
+
+gr_status gr_model_session_prepare_generate(struct gr_model_session *s, int64_t prompt_tokens,
+                                            int64_t text_tokens)
+{
+    gr_status status = GR_OK;
+
+    GR_TRY(gr_engine_prepare_generate(&s->engine, s->adapter, prompt_tokens, text_tokens));
+    GR_TRY(set_adapter(s));
 out:
     return status;
 }

@@ -26,8 +26,10 @@ struct gr_model_session {
  * not set is the model's context where that is shorter.  Loads the weights; all ranks return the
  * same. */
 gr_status gr_model_session_open(struct gr_model_session *session, const struct gr_args *args);
-/* Memory for passes of `rows` rows. */
+/* Memory for passes of `rows` rows; or for generation, as gr_engine_prepare_generate. */
 gr_status gr_model_session_prepare(struct gr_model_session *session, int64_t rows);
+gr_status gr_model_session_prepare_generate(struct gr_model_session *session, int64_t prompt_tokens,
+                                            int64_t text_tokens);
 /* status: of the command, see gr_job_leave. */
 void gr_model_session_close(struct gr_model_session *session, gr_status status);
 

@@ -15,7 +15,9 @@ window - 1 | trainer/model/arch.c | s/window_from ? config->sliding_window/windo
 GQA map | kernels/cpu/attention.c | s/kv_head = head \/ (a->q.dim\[1\] \/ a->k.dim\[1\])/kv_head = head % a->k.dim[1]/ | test_model_golden model_golden_llama_equals_peft
 leak across documents | trainer/model/pass_inputs.c | s/^    p->doc_count += batch->doc_count;/    host->docs[1] = host->docs[2 * batch->doc_count - 1]; p->doc_count += 1;/ | test_model_golden model_golden_llama_equals_peft
 s = alpha | trainer/model/lora.c | s/? alpha \/ sqrt(r) : alpha \/ r/? alpha : alpha/ | test_model_golden model_golden_llama_equals_peft
-q/k norm after RoPE | trainer/model/transformer.c | /^    if (c->qk_norm) {$/,/^    }$/{H;d};/gr_attention_forward(d/{x;G} | test_model_golden model_golden_qwen3_equals_peft
+cached window + 1 | trainer/model/transformer.c | s/? end - a->window : 0/? end - a->window - 1 : 0/ | test_generate generate_mistral_window_below_the_text_equals_whole_passes
+cached positions from 0 | trainer/run/generate.c | s/(int32_t)(p->cache->length + i) : 0/(int32_t)i : 0/ | test_generate generate_llama_equals_whole_passes
+q/k norm after RoPE | trainer/model/transformer.c | /^    if (c->qk_norm) {$/,/^    }$/{H;d};/attention_forward(p, &attention/{x;G} | test_model_golden model_golden_qwen3_equals_peft
 loss over the padded N | trainer/run/engine.c | s/.supervised = trial->batch.label_count,/.supervised = trial->batch.label_padded,/ | test_engine engine_packed_equals_unpacked
 LIST
 }

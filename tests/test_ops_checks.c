@@ -234,6 +234,25 @@ TEST(attention_misuse_is_sticky_bug)
 #undef BACKWARD
 }
 
+TEST(attention_last_misuse_is_sticky_bug)
+{
+    gr_tensor o = heads(1, 4, HD), k = heads(9, NH, HD);
+
+#define LAST(o, q, k, v, scale, expected)                                                          \
+    MISUSE(gr_attention_last(dev, o, q, k, v, scale), "attention_last: " expected)
+    LAST(o, f32(1, C), k, k, 1, "q does not fit (found F32 (1, 8), expected F32 3D)");
+    LAST(o, heads(2, 4, HD), k, k, 1, "q has too many rows (found 2, expected 1)");
+    LAST(o, o, heads(9, NH, 5), k, 1, "k does not fit (found F32 (9, 2, 5), expected F32 (9, 2, 4");
+    LAST(o, o, k, heads(8, NH, HD), 1, "v does not fit (found F32 (8, 2, 4), expected F32 (9, 2,");
+    LAST(o, o, heads(0, NH, HD), heads(0, NH, HD), 1,
+         "k has no row (found 0, expected at least 1)");
+    LAST(o, heads(1, 3, HD), k, k, 1, "the heads of k do not divide those of q (found 2 and 3)");
+    LAST(heads(1, 2, HD), o, k, k, 1,
+         "o does not fit (found F32 (1, 2, 4), expected F32 (1, 4, 4)");
+    LAST(o, o, k, k, NAN, "scale is out of range (found");
+#undef LAST
+}
+
 /* Two linears of one group, two adapters of r 2 on both. */
 static struct gr_linear linears[2];
 static struct gr_lora loras[4];

@@ -225,6 +225,23 @@ TEST(lora_group_one_linear_equals_twin)
     each_isa(&c);
 }
 
+/* A token being generated: one row, which needs no padding. */
+TEST(lora_group_one_row_equals_twin)
+{
+    struct group_case c = {.n = 1,
+                           .in = 172,
+                           .out = {200, 7, 33},
+                           .r = {{8, 0, 3}},
+                           .segments = 1,
+                           .segment = {{0, 1, 0, {1, 2, 3}}},
+                           .bias = true,
+                           .gap = 5};
+
+    each_isa(&c);
+    c.segment[0].adapter = -1;
+    each_isa(&c);
+}
+
 /* Three linears, two segments of 3 and 4 tiles, rows without segment between and behind. */
 static const struct group_case mixed = {
     .n = 640,

@@ -19,7 +19,8 @@ struct fixture {
 
 enum { ROWS = 512 };
 
-static void open_fixture(struct fixture *f)
+/* generates: the engine is to generate text, else to evaluate. */
+static void open_fixture(struct fixture *f, bool generates)
 {
     const char *source = getenv("GRAFT_SOURCE_DIR");
     char *model = gr_format("%s/../shared/fixtures/models/stories260k", source);
@@ -35,7 +36,8 @@ static void open_fixture(struct fixture *f)
     ASSERT_OK(gr_comm_create(&f->comm, 10));
     ASSERT_OK(gr_device_create(&f->dev, "cpu", 2, NULL));
     ASSERT_OK(gr_engine_load_model(&f->engine, &f->config, f->dev, f->comm));
-    ASSERT_OK(gr_engine_prepare_eval(&f->engine, NULL, ROWS));
+    ASSERT_OK(generates ? gr_engine_prepare_generate(&f->engine, NULL, 1, ROWS)
+                        : gr_engine_prepare_eval(&f->engine, NULL, ROWS));
 }
 
 static void close_fixture(struct fixture *f)
@@ -93,7 +95,7 @@ TEST(stories260k_losses_equal_the_fixture)
     json_t *root, *one;
     size_t i;
 
-    open_fixture(&f);
+    open_fixture(&f, false);
     root = load(&f, "nll.json");
     json_array_foreach(json_object_get(root, "cases"), i, one)
     {
@@ -143,7 +145,7 @@ TEST(stories260k_greedy_text_is_the_published_one)
     struct fixture f;
     json_t *root, *ids;
 
-    open_fixture(&f);
+    open_fixture(&f, true);
     root = load(&f, "greedy.json");
     ids = json_object_get(root, "greedy_ids");
     ASSERT_OK(gr_generate(&f.engine, &bos, 1, &options, collect, &found));

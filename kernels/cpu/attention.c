@@ -2,8 +2,8 @@
  *
  * A task is a tile of 64 queries of one document and one head; it walks over the keys they see in
  * blocks of 256 with an online softmax and accumulates straight into o.  Tiles are counted from
- * the document's first row, so bits depend on the document alone.  The backward is in
- * attention_backward.c. */
+ * the document's first row, so bits depend on the document alone.  The one query of
+ * attention_last is walked with likewise.  The backward is in attention_backward.c. */
 #include "kernels/cpu/attention.h"
 
 #include "kernels/cpu/matmul.h"
@@ -109,6 +109,14 @@ static void soften(struct softmax *state, float *score, int64_t width, int64_t s
     state->sum += gr_exponentials_f32(score, state->shift, width);
 }
 
+static void normalise(float *o, int64_t head_dim, const struct softmax *state)
+{
+    float scale = (float)(1.0 / state->sum);
+
+    for (int64_t j = 0; j < head_dim; j++)
+        o[j] *= scale;
+}
+
 /* o <- softmax(scale q k^T) v for one tile of queries and one head */
 static void forward_tile(const struct gr_attention_memory *memory, const struct gr_attention *a,
                          struct gr_attention_tile t, int64_t head)
@@ -137,10 +145,7 @@ static void forward_tile(const struct gr_attention_memory *memory, const struct 
                          begin == first ? 0.0f : 1.0f);
     }
     for (int64_t i = 0; i < rows; i++) {
-        float scale = (float)(1.0 / state[i].sum), *row = gr_row_f32(o, i);
-
-        for (int64_t j = 0; j < head_dim; j++)
-            row[j] *= scale;
+        normalise(gr_row_f32(o, i), head_dim, &state[i]);
         gr_row_f32(a->lse, t.begin + i)[head] = (float)((double)state[i].shift + log(state[i].sum));
     }
 }
@@ -171,4 +176,35 @@ void GR_CPU(attention_forward)(struct gr_device *dev, const struct gr_attention 
         else
             zero_tile(a, t, task % heads);
     }
+}
+
+/* ---- one query ---- */
+
+/* o <- softmax(scale q k^T) v for one head, whose q and o are one row */
+static void last_head(gr_tensor o, gr_tensor q, gr_tensor k, gr_tensor v, float scale)
+{
+    float memory[GR_BLOCK_ROWS];
+    struct softmax state = {-INFINITY, 0.0};
+
+    for (int64_t begin = 0; begin < k.dim[0]; begin += GR_BLOCK_ROWS) {
+        int64_t end = gr_smaller(k.dim[0], begin + GR_BLOCK_ROWS), width = end - begin;
+        gr_tensor scores = gr_tensor_2d(memory, GR_F32, 1, width);
+
+        gr_cpu_matmul_nt(scores, q, gr_tensor_rows(k, begin, end), scale, 0.0f);
+        soften(&state, memory, width, 0, width, o.data, o.dim[1]);
+        gr_cpu_matmul_nn(o, scores, gr_tensor_rows(v, begin, end), 1.0f, begin == 0 ? 0.0f : 1.0f);
+    }
+    normalise(o.data, o.dim[1], &state);
+}
+
+void GR_CPU(attention_last)(struct gr_device *dev, gr_tensor o, gr_tensor q, gr_tensor k,
+                            gr_tensor v, float scale)
+{
+    int64_t heads = q.dim[1], keys = k.dim[0], group = heads / k.dim[1];
+
+#pragma omp parallel for num_threads(dev->threads)
+    for (int64_t head = 0; head < heads; head++)
+        last_head(gr_head_rows(o, head, 0, 1), gr_head_rows(q, head, 0, 1),
+                  gr_head_rows(k, head / group, 0, keys), gr_head_rows(v, head / group, 0, keys),
+                  scale);
 }

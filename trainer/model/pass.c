@@ -189,6 +189,15 @@ void gr_pass_layout(struct gr_pass *p, struct gr_arena *step)
     p->workspace = gr_arena_take(step, p->workspace_bytes);
 }
 
+void gr_kv_cache_layout(struct gr_kv_cache *cache, const struct gr_model_config *config,
+                        struct gr_arena *arena)
+{
+    int64_t rows = gr_mul(config->layers, cache->room), width = config->kv_heads * config->head_dim;
+
+    cache->k = gr_arena_tensor_2d(arena, GR_F32, rows, width);
+    cache->v = gr_arena_tensor_2d(arena, GR_F32, rows, width);
+}
+
 void gr_pass_bind(struct gr_pass *p, const gr_tensor *gradient)
 {
     for (int64_t layer = 0; layer < p->model->config.layers; layer++) {

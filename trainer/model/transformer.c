@@ -112,6 +112,46 @@ static void group_backward(const struct gr_pass *p, int64_t layer, enum gr_group
     gr_lora_group_backward(p->model->dev, &g);
 }
 
+/* Rows [begin, end) of the document, of a layer's keys or values in the cache. */
+static gr_tensor cached(const struct gr_pass *p, gr_tensor t, int64_t layer, int64_t begin,
+                        int64_t end)
+{
+    int64_t first = layer * p->cache->room;
+
+    return gr_tensor_heads(gr_tensor_rows(t, first + begin, first + end),
+                           p->model->config.kv_heads);
+}
+
+/* Tokens of the document that a pass with a cache extends it by. */
+static int64_t new_tokens(const struct gr_pass *p)
+{
+    return p->host.docs[1];
+}
+
+/* o <- softmax(qk')v, over the rows of this pass or all that the cache holds with them */
+static void attention_forward(const struct gr_pass *p, const struct gr_attention *a, int64_t layer)
+{
+    struct gr_device *d = p->model->dev;
+    const struct gr_kv_cache *cache = p->cache;
+    int64_t begin, end, first;
+
+    if (cache == NULL) {
+        gr_attention_forward(d, a);
+        return;
+    }
+    begin = cache->length;
+    end = begin + new_tokens(p);
+    gr_copy(d, cached(p, cache->k, layer, begin, end), gr_tensor_rows(a->k, 0, end - begin));
+    gr_copy(d, cached(p, cache->v, layer, begin, end), gr_tensor_rows(a->v, 0, end - begin));
+    if (begin == 0) {
+        gr_attention_forward(d, a);
+        return;
+    }
+    first = a->window > 0 && a->window < end ? end - a->window : 0;
+    gr_attention_last(d, a->o, a->q, cached(p, cache->k, layer, first, end),
+                      cached(p, cache->v, layer, first, end), a->scale);
+}
+
 /* y <- layer(x) */
 static void layer_forward(const struct gr_pass *p, int64_t layer, bool train, gr_tensor y)
 {
@@ -133,7 +173,7 @@ static void layer_forward(const struct gr_pass *p, int64_t layer, bool train, gr
     }
     gr_rope(d, v.q, model->cos, model->sin, p->in.positions, +1);      /* q <- rotate(q) */
     gr_rope(d, v.k, model->cos, model->sin, p->in.positions, +1);      /* k <- rotate(k) */
-    gr_attention_forward(d, &attention);                               /* o <- softmax(qk')v */
+    attention_forward(p, &attention, layer);                           /* o <- softmax(qk')v */
     group_forward(p, layer, GR_GROUP_O, train, a->mid, a->o, a->x);    /* mid <- x + o Wo' */
     gr_rmsnorm_forward(d, p->xn, a->rstd2, a->mid, w->post_norm, eps); /* xn <- norm(mid) */
     group_forward(p, layer, GR_GROUP_GATE_UP, train, a->gate_up, p->xn, none);
@@ -188,12 +228,20 @@ gr_status gr_pass_forward(struct gr_pass *p, bool train)
     struct gr_device *d = p->model->dev;
     const struct gr_weights *w = &p->model->weights;
 
+    if (p->cache != NULL)
+        GR_CHECK(p->doc_count == 1 && p->host.docs[0] == 0 &&
+                     (p->cache->length == 0 || p->rows == 1) &&
+                     p->cache->length + new_tokens(p) <= p->cache->room,
+                 "%lld tokens of %lld documents behind %lld of %lld", (long long)new_tokens(p),
+                 (long long)p->doc_count, (long long)p->cache->length, (long long)p->cache->room);
     gr_device_set_workspace(d, p->workspace, p->workspace_bytes);
     gr_embedding_forward(d, p->layer[0].x, w->embedding, p->in.ids);
     for (int64_t layer = 0; layer < p->model->config.layers; layer++)
         layer_forward(p, layer, train, layer_output(p, layer));
     gr_rmsnorm_forward(d, p->h_final, p->rstd_final, p->x_final, w->final_norm,
                        p->model->config.rms_norm_eps);
+    if (p->cache != NULL)
+        p->cache->length += new_tokens(p);
     return gr_device_status(d);
 }
 

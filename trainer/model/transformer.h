@@ -32,6 +32,16 @@ struct gr_pass_host {
     int32_t *ids, *positions, *docs, *label_rows, *targets, *loss_spans;
 };
 
+/* Keys (rotated) and values of the one document that is being generated: what later tokens need of
+ * the earlier ones.  The passes that extend it share it. */
+struct gr_kv_cache {
+    int64_t room, length; /* tokens it can hold, tokens it holds */
+    gr_tensor k, v;       /* (L * room, NKV * HD), layer after layer */
+};
+
+void gr_kv_cache_layout(struct gr_kv_cache *cache, const struct gr_model_config *config,
+                        struct gr_arena *arena);
+
 /* Kept by the forward for the backward, per layer.  R: sum of the group's largest ranks. */
 struct gr_layer_acts {
     gr_tensor x;                          /* (N, C) the layer's input: the residual stream */
@@ -54,6 +64,7 @@ struct gr_pass {
     int adapters;
     struct gr_adapter *const *adapter; /* [adapters] */
     bool has_backward;                 /* false: layers share one set of activations */
+    struct gr_kv_cache *cache;         /* NULL: none; else the pass's document extends it */
     struct gr_pass_inputs in;
     struct gr_pass_host host;
     struct gr_segment *segment; /* [segments] */
@@ -97,7 +108,8 @@ void gr_pass_add(struct gr_pass *pass, const struct gr_batch *batch, int adapter
                  struct gr_rng rng);
 void gr_pass_upload(struct gr_pass *pass);
 
-/* Hidden states of all rows.  train: dropout is on. */
+/* Hidden states of all rows.  train: dropout is on.  With a cache the pass is one document, whose
+ * keys and values are added; what is in the cache already is seen by a pass of one row only. */
 gr_status gr_pass_forward(struct gr_pass *pass, bool train);
 /* Sum of the losses per segment, and (with a backward) the gradient of that sum in h_final. */
 gr_status gr_pass_loss(struct gr_pass *pass);

@@ -106,32 +106,40 @@ out:
     return status;
 }
 
+/* Passes that never run at the same time have the same memory. */
+static void layout_shared(struct gr_pass *one, struct gr_pass *other, struct gr_arena *step)
+{
+    int64_t mark = step->used, end;
+
+    gr_pass_layout(one, step);
+    if (other == NULL)
+        return;
+    end = step->used;
+    gr_arena_reset(step, mark);
+    gr_pass_layout(other, step);
+    step->used = step->used > end ? step->used : end;
+}
+
 /* Runs twice: over arenas that measure, then over arenas with memory. */
 static void layout(struct gr_engine *e, struct gr_arena *state, struct gr_arena *step)
 {
     int64_t elements = e->trials > 0 ? e->trial[e->trials - 1].end : 0;
 
     if (e->trials > 0) {
-        int64_t mark;
-
         e->param = gr_arena_tensor_1d(state, GR_F32, elements);
         e->moment1 = gr_arena_tensor_1d(state, GR_F32, elements);
         e->moment2 = gr_arena_tensor_1d(state, GR_F32, elements);
         e->square_sum = gr_arena_tensor_1d(state, GR_F64, 1);
         gr_tree_layout(e->tree, state);
-        mark = step->used;
-        gr_pass_layout(e->pass, step);
-        if (e->eval_pass != NULL) { /* never at the same time as training: the same memory */
-            int64_t end = step->used;
-
-            gr_arena_reset(step, mark);
-            gr_pass_layout(e->eval_pass, step);
-            step->used = step->used > end ? step->used : end;
-        }
+        layout_shared(e->pass, e->eval_pass, step);
     } else {
         if (e->adapters != NULL)
             e->param = gr_arena_tensor_1d(state, GR_F32, e->adapters[0]->elements);
-        gr_pass_layout(e->eval_pass, step);
+        if (e->next_pass != NULL) {
+            gr_kv_cache_layout(&e->cache, &e->model.config, step);
+            e->logits = gr_arena_tensor_2d(step, GR_F32, 1, e->model.config.vocab_size);
+        }
+        layout_shared(e->eval_pass, e->next_pass, step);
     }
 }
 
@@ -180,7 +188,9 @@ out:
     return status;
 }
 
-gr_status gr_engine_prepare_eval(struct gr_engine *e, struct gr_adapter *adapter, int64_t rows)
+/* text_tokens: of the cache; 0: nothing is generated. */
+static gr_status prepare_forward(struct gr_engine *e, struct gr_adapter *adapter, int64_t rows,
+                                 int64_t text_tokens)
 {
     gr_status status = GR_OK;
 
@@ -189,18 +199,37 @@ gr_status gr_engine_prepare_eval(struct gr_engine *e, struct gr_adapter *adapter
         e->adapters[0] = adapter;
     }
     GR_TRY(gr_pass_create(&e->eval_pass, &e->model, rows, e->adapters, adapter != NULL, false));
+    if (text_tokens > 0) {
+        GR_TRY(gr_pass_create(&e->next_pass, &e->model, 1, e->adapters, adapter != NULL, false));
+        e->cache.room = text_tokens;
+        e->eval_pass->cache = e->next_pass->cache = &e->cache;
+    }
     GR_TRY(carve(e));
     if (adapter != NULL)
         adapter->param = e->param;
     gr_pass_bind(e->eval_pass, NULL);
+    if (e->next_pass != NULL)
+        gr_pass_bind(e->next_pass, NULL);
 out:
     return status;
+}
+
+gr_status gr_engine_prepare_eval(struct gr_engine *e, struct gr_adapter *adapter, int64_t rows)
+{
+    return prepare_forward(e, adapter, rows, 0);
+}
+
+gr_status gr_engine_prepare_generate(struct gr_engine *e, struct gr_adapter *adapter,
+                                     int64_t prompt_tokens, int64_t text_tokens)
+{
+    return prepare_forward(e, adapter, gr_round_up_rows(prompt_tokens), text_tokens);
 }
 
 void gr_engine_release(struct gr_engine *e)
 {
     gr_pass_destroy(e->pass);
     gr_pass_destroy(e->eval_pass);
+    gr_pass_destroy(e->next_pass);
     gr_tree_destroy(e->tree);
     if (e->dev != NULL) {
         gr_device_arena_release(e->dev, &e->step);

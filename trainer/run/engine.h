@@ -27,6 +27,9 @@ struct gr_engine {
     struct gr_tree *tree;
     struct gr_pass *pass;      /* training: every trial's micro-batch stacked */
     struct gr_pass *eval_pass; /* forward only, one adapter; NULL when nothing is evaluated */
+    struct gr_pass *next_pass; /* generation: one row, behind what the cache holds */
+    struct gr_kv_cache cache;  /* generation */
+    gr_tensor logits;          /* (1, V), generation: of the token that follows */
 
     struct gr_arena fixed, state, step; /* weights on the device, flat buffers, activations */
     gr_tensor param, moment1, moment2;  /* (elements of all trials) f32 */
@@ -49,6 +52,9 @@ gr_status gr_engine_prepare(struct gr_engine *engine, struct gr_trial *trial, in
 /* Memory for evaluation or generation alone: rows of the pass, an adapter or NULL (borrowed). */
 gr_status gr_engine_prepare_eval(struct gr_engine *engine, struct gr_adapter *adapter,
                                  int64_t rows);
+/* For generation: the longest prompt, and the longest text with it, in tokens. */
+gr_status gr_engine_prepare_generate(struct gr_engine *engine, struct gr_adapter *adapter,
+                                     int64_t prompt_tokens, int64_t text_tokens);
 void gr_engine_release(struct gr_engine *engine);
 
 /* Fresh adapters: PEFT's initial values, zero moments. */

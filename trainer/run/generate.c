@@ -1,4 +1,4 @@
-/* Generation by running the whole text again for each token.  See generate.h. */
+/* Generation: the prompt in one pass, then a pass of one row per token.  See generate.h. */
 #include "trainer/run/generate.h"
 
 #include "kernels/base/alloc.h"
@@ -34,8 +34,8 @@ static int32_t likeliest(const float *logits, int64_t vocab)
 }
 
 /* Nucleus sampling (Holtzman et al. 2019, arXiv:1904.09751) after dividing by the temperature. */
-static int32_t sample(const float *logits, int64_t vocab, const struct gr_generate_options *o,
-                      int64_t position)
+int32_t gr_generate_choose(const float *logits, int64_t vocab, const struct gr_generate_options *o,
+                           int64_t position)
 {
     struct gr_philox_block random =
         gr_philox(o->seed, (uint32_t)position, gr_rng_stream(GR_RNG_SAMPLE, 0, 0), 0, 0);
@@ -67,32 +67,41 @@ static int32_t sample(const float *logits, int64_t vocab, const struct gr_genera
     return chosen;
 }
 
-/* One document of `length` tokens whose last row is the one of interest. */
-static void fill_batch(struct gr_batch *batch, const int32_t *ids, int64_t length)
+/* The next tokens of the document, in a pass whose last row of them is the one of interest. */
+static void add_tokens(struct gr_pass *p, const int32_t *ids, int64_t count, int adapter)
 {
-    for (int64_t i = 0; i < batch->rows; i++) {
-        batch->ids[i] = i < length ? ids[i] : -1;
-        batch->positions[i] = i < length ? (int32_t)i : 0;
-        batch->label_rows[i] = -1;
+    int32_t docs[2] = {0, (int32_t)count}, label_row = (int32_t)count - 1, target = 0;
+    struct gr_batch batch = {.rows = p->rows,
+                             .ids = GR_NEW_ARRAY(int32_t, p->rows),
+                             .positions = GR_NEW_ARRAY(int32_t, p->rows),
+                             .label_rows = &label_row,
+                             .targets = &target,
+                             .docs = docs,
+                             .doc_count = 1,
+                             .label_count = 1,
+                             .label_padded = 1};
+
+    for (int64_t i = 0; i < p->rows; i++) {
+        batch.ids[i] = i < count ? ids[i] : -1;
+        batch.positions[i] = i < count ? (int32_t)(p->cache->length + i) : 0;
     }
-    batch->docs[0] = 0;
-    batch->docs[1] = (int32_t)length;
-    batch->label_rows[0] = (int32_t)length - 1;
+    gr_pass_begin(p);
+    gr_pass_add(p, &batch, adapter, (struct gr_rng){0});
+    gr_free(batch.ids);
+    gr_free(batch.positions);
 }
 
-static gr_status next_logits(float *logits, struct gr_engine *e, struct gr_batch *batch,
-                             gr_tensor device_logits)
+gr_status gr_generate_extend(struct gr_engine *e, float *logits, const int32_t *ids, int64_t count)
 {
     gr_status status = GR_OK;
-    struct gr_pass *p = e->eval_pass;
+    struct gr_pass *p = e->cache.length == 0 ? e->eval_pass : e->next_pass;
 
-    gr_pass_begin(p);
-    gr_pass_add(p, batch, e->adapters == NULL ? -1 : 0, (struct gr_rng){0});
+    add_tokens(p, ids, count, e->adapters == NULL ? -1 : 0);
     gr_pass_upload(p);
     GR_TRY(gr_pass_forward(p, false));
-    gr_head_logits(e->dev, device_logits, p->h_final, e->model.weights.head,
+    gr_head_logits(e->dev, e->logits, p->h_final, e->model.weights.head,
                    gr_tensor_rows(p->in.label_rows, 0, 1));
-    gr_device_download(e->dev, logits, device_logits);
+    gr_device_download(e->dev, logits, e->logits);
     GR_TRY(gr_device_sync(e->dev));
 out:
     return status;
@@ -111,46 +120,26 @@ gr_status gr_generate(struct gr_engine *e, const uint32_t *prompt, int64_t lengt
                       const struct gr_generate_options *o, gr_generate_sink sink, void *context)
 {
     gr_status status = GR_OK;
-    int64_t room = e->config->data.max_length, rows = e->eval_pass->rows,
-            vocab = e->model.config.vocab_size;
-    struct gr_arena arena = {0};
+    int64_t room = e->cache.room, vocab = e->model.config.vocab_size;
     float *logits = GR_NEW_ARRAY(float, vocab);
-    int32_t *ids = GR_NEW_ARRAY(int32_t, rows);
-    int32_t docs[2], targets[GR_ROW_MULTIPLE] = {0};
-    struct gr_batch batch = {.rows = rows,
-                             .ids = GR_NEW_ARRAY(int32_t, rows),
-                             .positions = GR_NEW_ARRAY(int32_t, rows),
-                             .label_rows = GR_NEW_ARRAY(int32_t, rows),
-                             .targets = targets,
-                             .docs = docs,
-                             .doc_count = 1,
-                             .label_count = 1,
-                             .label_padded = GR_ROW_MULTIPLE};
+    int32_t *ids = GR_NEW_ARRAY(int32_t, length), id;
 
-    room = room < rows ? room : rows;
     if (length < 1 || length >= room)
         GR_TRY(gr_fail(GR_ERR_USAGE, "--prompt", "shorten it, or raise data.max_length",
                        "the prompt does not fit (found %lld tokens, expected 1 to %lld)",
                        (long long)length, (long long)room - 1));
-    GR_TRY(gr_device_arena_create(e->dev, &arena, "logits", vocab * (int64_t)sizeof(float)));
     for (int64_t i = 0; i < length; i++)
         ids[i] = (int32_t)prompt[i];
-    for (int64_t n = 0; n < o->max_new_tokens && length < room; n++) {
-        int32_t id;
-
-        fill_batch(&batch, ids, length);
-        GR_TRY(next_logits(logits, e, &batch, gr_tensor_2d(arena.base, GR_F32, 1, vocab)));
-        id = sample(logits, vocab, o, length);
+    e->cache.length = 0;
+    for (int64_t n = 0; n < o->max_new_tokens && length + n < room; n++) {
+        GR_TRY(n == 0 ? gr_generate_extend(e, logits, ids, length)
+                      : gr_generate_extend(e, logits, &id, 1));
+        id = gr_generate_choose(logits, vocab, o, length + n);
         if (is_stop(o, id))
             break;
         GR_TRY(sink(context, (uint32_t)id));
-        ids[length++] = id;
     }
 out:
-    gr_device_arena_release(e->dev, &arena);
-    gr_free(batch.ids);
-    gr_free(batch.positions);
-    gr_free(batch.label_rows);
     gr_free(ids);
     gr_free(logits);
     return status;

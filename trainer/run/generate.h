@@ -17,10 +17,19 @@ struct gr_generate_options {
 typedef gr_status (*gr_generate_sink)(void *context, uint32_t id);
 
 /* Continues prompt[0..length).  Ends at a stop token (not handed on), after max_new_tokens, or when
- * the engine's rows are full.  The engine is prepared for evaluation.  Errors: ERR_USAGE when the
+ * the engine's cache is full.  The engine is prepared for generation.  Errors: ERR_USAGE when the
  * prompt does not fit. */
 gr_status gr_generate(struct gr_engine *engine, const uint32_t *prompt, int64_t length,
                       const struct gr_generate_options *options, gr_generate_sink sink,
                       void *context);
+
+/* The two halves of a step.
+ * extend: puts the tokens behind those in engine->cache, all at once when it is empty and else one;
+ * logits (V, host) <- of what follows.
+ * choose: the token that takes `position`.  The seed and the position fix the randomness. */
+gr_status gr_generate_extend(struct gr_engine *engine, float *logits, const int32_t *ids,
+                             int64_t count);
+int32_t gr_generate_choose(const float *logits, int64_t vocab,
+                           const struct gr_generate_options *options, int64_t position);
 
 #endif

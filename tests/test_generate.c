@@ -1,0 +1,332 @@
+/* Generation: with the cache of keys and values, logits and greedy text are those of ordinary
+ * passes over the whole text, for every golden model; sampling follows the softmax. */
+#include "kernels/base/alloc.h"
+#include "kernels/base/log.h"
+#include "kernels/base/philox.h"
+#include "tests/test.h"
+#include "trainer/model/peft_files.h"
+#include "trainer/run/generate.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+enum { VOCAB = 96, TEXT = 120, ROWS = 128 };
+
+/* A golden model with its adapter, loaded twice: to generate, and to look at whole texts. */
+struct rig {
+    struct gr_config config;
+    struct gr_comm *comm;
+    struct gr_device *dev;
+    struct gr_adapter *adapter[2];
+    struct gr_engine cached, whole;
+    int32_t ids[TEXT]; /* random */
+};
+
+static void load(struct rig *r, struct gr_engine *e, int number, int64_t prompt, int64_t text)
+{
+    char *directory = gr_format("%s/adapter", r->config.model);
+    struct gr_lora_config lora = {0};
+    float *values;
+
+    ASSERT_OK(gr_engine_load_model(e, &r->config, r->dev, r->comm));
+    ASSERT_OK(gr_peft_read_config(&lora, directory));
+    ASSERT_OK(gr_adapter_create(&r->adapter[number], &e->model.config, &lora));
+    values = GR_NEW_ARRAY(float, r->adapter[number]->elements);
+    ASSERT_OK(gr_peft_read_weights(values, r->adapter[number], directory));
+    ASSERT_OK(text > 0 ? gr_engine_prepare_generate(e, r->adapter[number], prompt, text)
+                       : gr_engine_prepare_eval(e, r->adapter[number], ROWS));
+    ASSERT_OK(gr_engine_set_adapter(e, values, 0));
+    gr_free(values);
+    gr_lora_config_release(&lora);
+    gr_free(directory);
+}
+
+static void open_rig(struct rig *r, const char *name, int64_t prompt, int64_t text)
+{
+    memset(r, 0, sizeof *r);
+    gr_log_speaks(false);
+    gr_config_init(&r->config);
+    gr_free(r->config.model);
+    r->config.model = gr_format("%s/tests/golden/%s", getenv("GRAFT_SOURCE_DIR"), name);
+    ASSERT_OK(gr_config_set(&r->config, "data.max_length=120"));
+    ASSERT_OK(gr_comm_create(&r->comm, 10));
+    ASSERT_OK(gr_device_create(&r->dev, "cpu", 1, NULL));
+    load(r, &r->cached, 0, prompt, text);
+    load(r, &r->whole, 1, 0, 0);
+    ASSERT_INT(r->cached.model.config.vocab_size, VOCAB);
+    for (uint32_t i = 0; i < TEXT; i++)
+        r->ids[i] = (int32_t)(gr_philox(11, i, 0, 0, 0).word[0] % VOCAB);
+}
+
+static void close_rig(struct rig *r)
+{
+    gr_engine_release(&r->cached);
+    gr_engine_release(&r->whole);
+    gr_adapter_destroy(r->adapter[0]);
+    gr_adapter_destroy(r->adapter[1]);
+    gr_device_destroy(r->dev);
+    gr_comm_destroy(r->comm);
+    gr_config_release(&r->config);
+}
+
+/* logits (length, V) <- of an ordinary evaluation of ids[0..length) as one document. */
+static void whole_logits(float *logits, struct rig *r, const int32_t *ids, int64_t length)
+{
+    static int32_t memory[4][ROWS];
+    int32_t docs[2] = {0, (int32_t)length};
+    struct gr_engine *e = &r->whole;
+    struct gr_arena arena = {0};
+    struct gr_sums sums = {0};
+    struct gr_batch batch = {.rows = ROWS,
+                             .ids = memory[0],
+                             .positions = memory[1],
+                             .label_rows = memory[2],
+                             .targets = memory[3],
+                             .docs = docs,
+                             .doc_count = 1,
+                             .label_count = length,
+                             .label_padded = gr_round_up_rows(length)};
+    gr_tensor rows;
+
+    for (int32_t i = 0; i < ROWS; i++) {
+        batch.ids[i] = i < length ? ids[i] : -1;
+        batch.positions[i] = i < length ? i : 0;
+        batch.label_rows[i] = i < length ? i : -1;
+    }
+    ASSERT_OK(gr_engine_eval_batch(e, &sums, &batch, 0));
+    ASSERT_OK(gr_device_arena_create(r->dev, &arena, "logits", ROWS * VOCAB * 4));
+    rows = gr_tensor_2d(arena.base, GR_F32, length, VOCAB);
+    gr_head_logits(r->dev, rows, e->eval_pass->h_final, e->model.weights.head,
+                   gr_tensor_rows(e->eval_pass->in.label_rows, 0, length));
+    gr_device_download(r->dev, logits, rows);
+    ASSERT_OK(gr_device_sync(r->dev));
+    gr_device_arena_release(r->dev, &arena);
+}
+
+/* ---- the cache ---- */
+
+static void check_logits(struct rig *r, const char *name)
+{
+    static const int64_t prompts[] = {1, 30, 64};
+    static float expected[TEXT][VOCAB];
+    double largest = 0, worst = 0;
+
+    whole_logits(expected[0], r, r->ids, TEXT);
+    for (int64_t i = 0; i < TEXT; i++) {
+        for (int64_t v = 0; v < VOCAB; v++)
+            largest = fmax(largest, fabs((double)expected[i][v]));
+    }
+    for (int64_t k = 0; k < GR_COUNT(prompts); k++) {
+        r->cached.cache.length = 0;
+        for (int64_t end = prompts[k]; end <= TEXT; end++) {
+            int64_t begin = r->cached.cache.length;
+            float found[VOCAB];
+
+            ASSERT_OK(gr_generate_extend(&r->cached, found, r->ids + begin, end - begin));
+            ASSERT_INT(r->cached.cache.length, end);
+            for (int64_t v = 0; v < VOCAB; v++) {
+                double off = fabs((double)found[v] - (double)expected[end - 1][v]);
+
+                ASSERT_MSG(off <= 1e-5 * largest,
+                           "%s: prompt of %lld, logit %lld behind token %lld is off by %g", name,
+                           (long long)prompts[k], (long long)v, (long long)end - 1, off / largest);
+                worst = fmax(worst, off / largest);
+            }
+        }
+    }
+    printf("%s: logits %.1e\n", name, worst);
+}
+
+struct collected {
+    int32_t ids[TEXT];
+    int64_t count;
+};
+
+static gr_status collect(void *context, uint32_t id)
+{
+    struct collected *c = context;
+
+    ASSERT(c->count < TEXT);
+    c->ids[c->count++] = (int32_t)id;
+    return GR_OK;
+}
+
+/* The text behind the first `prompt` random ids. */
+static struct collected generate(struct rig *r, int64_t prompt, const struct gr_generate_options *o)
+{
+    struct collected c = {0};
+    uint32_t ids[TEXT];
+
+    for (int64_t i = 0; i < prompt; i++)
+        ids[i] = (uint32_t)r->ids[i];
+    ASSERT_OK(gr_generate(&r->cached, ids, prompt, o, collect, &c));
+    return c;
+}
+
+static int32_t likeliest(const float *logits)
+{
+    int32_t best = 0;
+
+    for (int32_t v = 1; v < VOCAB; v++)
+        best = logits[v] > logits[best] ? v : best;
+    return best;
+}
+
+static void check_greedy(struct rig *r, const char *name)
+{
+    enum { PROMPT = 9 };
+    static float logits[TEXT][VOCAB];
+    struct gr_generate_options o = {.max_new_tokens = 100, .top_p = 1};
+    struct collected found = generate(r, PROMPT, &o);
+    int32_t text[TEXT];
+
+    ASSERT_INT(found.count, 100);
+    memcpy(text, r->ids, PROMPT * sizeof *text);
+    for (int64_t n = 0; n < found.count; n++) {
+        whole_logits(logits[0], r, text, PROMPT + n);
+        text[PROMPT + n] = likeliest(logits[PROMPT + n - 1]);
+        ASSERT_MSG(found.ids[n] == text[PROMPT + n],
+                   "%s: new token %lld is off (found %d, expected %d)", name, (long long)n,
+                   found.ids[n], text[PROMPT + n]);
+    }
+}
+
+#define GENERATE_CASE(test, name)                                                                  \
+    TEST(generate_##test##_equals_whole_passes)                                                    \
+    {                                                                                              \
+        struct rig r;                                                                              \
+                                                                                                   \
+        open_rig(&r, name, 64, TEXT);                                                              \
+        check_logits(&r, name);                                                                    \
+        check_greedy(&r, name);                                                                    \
+        close_rig(&r);                                                                             \
+    }
+
+GENERATE_CASE(llama, "llama")
+GENERATE_CASE(llama_bias, "llama-bias")
+GENERATE_CASE(llama_bf16_shards, "llama-bf16")
+GENERATE_CASE(llama_rope_linear, "llama-rope-linear")
+GENERATE_CASE(llama_rope_llama3, "llama-rope-llama3")
+GENERATE_CASE(llama_rope_yarn, "llama-rope-yarn")
+GENERATE_CASE(mistral_window_below_the_text, "mistral")
+GENERATE_CASE(qwen2, "qwen2")
+GENERATE_CASE(qwen3, "qwen3")
+GENERATE_CASE(qwen3_rslora, "qwen3-rslora")
+
+/* ---- where a text ends ---- */
+
+TEST(generate_stop_token_ends_the_text)
+{
+    struct gr_generate_options o = {.max_new_tokens = 50, .top_p = 1, .temperature = 1, .seed = 5};
+    struct collected all, cut;
+    int64_t last = 0; /* where its token 10 comes first */
+    struct rig r;
+
+    open_rig(&r, "llama", 9, TEXT);
+    all = generate(&r, 9, &o);
+    ASSERT_INT(all.count, 50);
+    while (all.ids[last] != all.ids[10])
+        last++;
+    ASSERT(last > 0);
+    o.stop[0] = VOCAB; /* never */
+    o.stop[1] = all.ids[last];
+    o.stops = 2;
+    cut = generate(&r, 9, &o);
+    ASSERT_INT(cut.count, last);
+    ASSERT(memcmp(cut.ids, all.ids, (size_t)last * sizeof *cut.ids) == 0);
+    close_rig(&r);
+}
+
+TEST(generate_full_cache_ends_the_text)
+{
+    struct gr_generate_options o = {.max_new_tokens = 50, .top_p = 1};
+    uint32_t ids[20] = {0};
+    struct collected c = {0};
+    struct rig r;
+
+    open_rig(&r, "llama", 20, 20);
+    ASSERT_INT(generate(&r, 9, &o).count, 11);
+    ASSERT_INT(generate(&r, 19, &o).count, 1);
+    ASSERT_INT(gr_generate(&r.cached, ids, 20, &o, collect, &c), GR_ERR_USAGE);
+    ASSERT_INT(gr_generate(&r.cached, ids, 0, &o, collect, &c), GR_ERR_USAGE);
+    gr_error_clear();
+    close_rig(&r);
+}
+
+/* ---- the choice ---- */
+
+TEST(generate_same_seed_same_text)
+{
+    struct gr_generate_options o = {
+        .max_new_tokens = 50, .top_p = 0.9, .temperature = 1, .seed = 3};
+    struct collected first, again, other;
+    struct rig r;
+
+    open_rig(&r, "llama", 9, TEXT);
+    first = generate(&r, 9, &o);
+    again = generate(&r, 9, &o);
+    o.seed = 4;
+    other = generate(&r, 9, &o);
+    ASSERT_INT(first.count, 50);
+    ASSERT(memcmp(&first, &again, sizeof first) == 0);
+    ASSERT(memcmp(&first, &other, sizeof first) != 0);
+    close_rig(&r);
+}
+
+TEST(generate_cold_or_tiny_top_p_is_greedy)
+{
+    struct gr_generate_options cold = {.top_p = 1}, narrow = {.top_p = 1e-9, .temperature = 2};
+    const float logits[] = {-1, 2.0f, 0.5f, 2.25f, -4, 2.25f, 1};
+
+    for (int64_t position = 0; position < 500; position++) {
+        cold.seed = narrow.seed = (uint64_t)position % 3;
+        ASSERT_INT(gr_generate_choose(logits, GR_COUNT(logits), &cold, position), 3);
+        ASSERT_INT(gr_generate_choose(logits, GR_COUNT(logits), &narrow, position), 3);
+    }
+}
+
+/* Pearson's chi-square of 40,000 choices against `probability`; what has none is never chosen. */
+static void check_distribution(const double *probability, const struct gr_generate_options *o,
+                               double limit)
+{
+    enum { WORDS = 8, CHOICES = 40000 };
+    const float logits[WORDS] = {0.5f, -1, 2, 1.25f, -3, 0, 1.75f, -0.5f};
+    int64_t count[WORDS] = {0};
+    double chi_square = 0;
+
+    for (int64_t position = 0; position < CHOICES; position++)
+        count[gr_generate_choose(logits, WORDS, o, position)]++;
+    for (int i = 0; i < WORDS; i++) {
+        double expected = probability[i] * CHOICES, off = (double)count[i] - expected;
+
+        if (probability[i] > 0)
+            chi_square += off * off / expected;
+        else
+            ASSERT_INT(count[i], 0);
+    }
+    printf("chi-square %.2f\n", chi_square);
+    ASSERT_MSG(chi_square < limit, "chi-square is off (found %g, expected < %g)", chi_square,
+               limit);
+}
+
+/* exp(logit / 0.8) over its sum, by Python; the limits are the quantiles 1 - 1e-4. */
+TEST(generate_choice_follows_softmax)
+{
+    const struct gr_generate_options o = {.temperature = 0.8, .top_p = 1, .seed = 42};
+    const double probability[] = {0.063160, 0.009686, 0.411854, 0.161284,
+                                  0.000795, 0.033807, 0.301319, 0.018096};
+
+    check_distribution(probability, &o, 29.88);
+}
+
+/* 0.8: the first three have 0.874, the first two 0.713.  0.9: four are needed. */
+TEST(generate_choice_with_top_p_follows_its_part)
+{
+    struct gr_generate_options o = {.temperature = 0.8, .top_p = 0.8, .seed = 42};
+    const double three[] = {0, 0, 0.470982, 0.184439, 0, 0, 0.344578, 0};
+    const double four[] = {0.067362, 0, 0.439256, 0.172015, 0, 0, 0.321367, 0};
+
+    check_distribution(three, &o, 18.42);
+    o.top_p = 0.9;
+    check_distribution(four, &o, 21.11);
+}
