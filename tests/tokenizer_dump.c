@@ -1,4 +1,4 @@
-/* What a tokenizer does with texts, for tests/tokenizer_vs_hf.py: reads one JSON string per line,
+/* What a tokenizer does with texts, for tests/tokenizer_compare.py: reads one JSON string per line,
  * writes per line {"ids", "begin", "end", "bare" (ids without specials), "text", "skipped" (both
  * decoded from ids, the latter without specials)} or {"error"}.
  * Usage: tokenizer_dump DIRECTORY < texts > results */
