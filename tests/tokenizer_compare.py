@@ -25,10 +25,6 @@ import sys
 import tempfile
 import time
 
-from tokenizer_made_up import (added_token_tokenizers, byte_level_alphabet, component_tokenizers,
-                               made_up_tokenizers)
-from tokenizer_texts import multilingual, random_string, read_folder, sample
-
 SKIPPED = 77
 try:
     import tokenizers
@@ -36,6 +32,10 @@ try:
 except ImportError:
     print("skipped: no Python package `tokenizers`")
     sys.exit(SKIPPED)
+
+from tokenizer_made_up import (added_token_tokenizers, byte_level_alphabet, component_tokenizers,
+                               made_up_tokenizers, unicode_tokenizers)
+from tokenizer_texts import characters, multilingual, random_string, read_folder, sample
 
 LOOK_ALIKES = ["<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "[INST]", "<unk>"]
 CHUNK_TEXTS = 512
@@ -247,17 +247,30 @@ def megabytes(texts):
     return sum(len(t.encode("utf-8")) for t in texts) / 1e6
 
 
-def compare_all(options):
+def all_bodies(options):
+    """name -> (tokenizer.json, its bodies of text)."""
+    rng = random.Random(options.seed)
     known = fixture_tokenizers(options.fixtures)
     corpora = read_corpora(options) if known else {}
-    small = {**made_up_tokenizers(), **added_token_tokenizers(random.Random(options.seed))}
+    alphabet = characters(1 if options.full else 0.01, rng)
+    small = {**made_up_tokenizers(), **added_token_tokenizers(rng)}
+    many, few = (20_000, 2_000) if options.full else (150, 60)
+    found = {}
+    for name, contents in known.items():
+        strings = strings_for(name, contents, many, options.seed)
+        found[name] = contents, {**corpora, "strings": strings, "characters": alphabet}
+    for name, contents in small.items():
+        found[name] = contents, {"strings": strings_for(name, contents, few, options.seed)}
+    for name, contents in unicode_tokenizers().items():
+        found[name] = contents, {"characters": alphabet}
+    return found
+
+
+def compare_all(options):
     total = checked = size = 0
-    for name, contents in {**known, **small}.items():
+    for name, (contents, bodies) in all_bodies(options).items():
         if options.only not in name:
             continue
-        many = name in known
-        counts = (20_000, 2_000) if options.full else (150, 60)
-        bodies = {**(corpora if many else {}), "strings": strings_for(name, contents, counts[not many], options.seed)}
         found = compare(name, contents, bodies, options.dump)
         differences = sum(found.values())
         report = [f"{body} {found.pop(body)} of {len(texts)} ({megabytes(texts):.2f} MB)"

@@ -126,20 +126,51 @@ def random_tokens(rng):
     return found
 
 
+def without_twins(tokens, normalize):
+    """Of tokens that are one text once normalized `tokenizers` takes any (by a hash, from 0.23 on)."""
+    found = {}
+    for content, flags in tokens:
+        found.setdefault(normalize(content), (content, flags))
+    return list(found.values())
+
+
 def added_token_tokenizers(rng):
     """name -> tokenizer.json: added tokens with all flags, under normalizers that change them."""
     vocab = byte_level_alphabet() + ["<unk>", "\u2581", *"\u00e9\u0301"]
+    prepend = {"type": "Prepend", "prepend": "\u2581"}
     normalizers = {
-        "plain": None, "nfd": {"type": "NFD"}, "prepend": {"type": "Prepend", "prepend": "\u2581"},
-        "llama": sequence("normalizers", {"type": "Prepend", "prepend": "\u2581"},
-                          {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}),
-        "shrink": {"type": "Replace", "pattern": {"Regex": "[<>b]"}, "content": ""},
+        "plain": (None, str),
+        "nfd": ({"type": "NFD"}, str),
+        "prepend": (prepend, str),
+        "llama": (sequence("normalizers", prepend, {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}),
+                  lambda text: text.replace(" ", "\u2581")),
+        "shrink": ({"type": "Replace", "pattern": {"Regex": "[<>b]"}, "content": ""},
+                   lambda text: "".join(c for c in text if c not in "<>b")),
     }
     found = {}
-    for name, normalizer in normalizers.items():
+    for name, (normalizer, normalize) in normalizers.items():
         for kind, tokens in {"flags": flag_tokens(), "random": random_tokens(rng)}.items():
-            found[f"added-{kind}-{name}"] = made_up(vocab, (), tokens, normalizer=normalizer, pre=byte_level(),
-                                                    decoder=byte_level(), unk_token="<unk>")
+            found[f"added-{kind}-{name}"] = made_up(vocab, (), without_twins(tokens, normalize), normalizer=normalizer,
+                                                    pre=byte_level(), decoder=byte_level(), unk_token="<unk>")
+    return found
+
+
+CLASSES = ["\\p{L}", "\\p{Lu}", "\\p{Ll}", "\\p{Lt}", "\\p{Lm}", "\\p{Lo}", "\\p{M}", "\\p{N}", "\\p{Nd}", "\\p{P}",
+           "\\p{S}", "\\p{Z}", "\\p{C}", "\\p{Han}", "\\s", "\\w", "\\d", "(?i:'s|'t|'k)", "(?i)\u00df|\u00e5|\u03c3"]
+
+
+def unicode_tokenizers():
+    """name -> tokenizer.json: what the Unicode tables say of a character shows in ids or offsets.  The
+    model knows nothing, so that each piece is one token."""
+    unknown = {"vocab": ["<unk>"], "unk_token": "<unk>", "fuse_unk": True}
+    found = {f"unicode-{c}": made_up(pre=split({"Regex": c}, "Contiguous"), **unknown) for c in CLASSES}
+    for individual in (False, True):
+        pre = {"type": "Digits", "individual_digits": individual}
+        found[f"unicode-digits-{individual}"] = made_up(pre=pre, **unknown)
+    found["unicode-words"] = made_up(added=[("1", "w"), ("a", "lr")], **unknown)
+    for form in ("NFC", "NFD", "NFKC", "NFKD"):
+        found["unicode-" + form] = made_up(byte_level_alphabet(), normalizer={"type": form}, pre=byte_level(),
+                                           decoder=byte_level())
     return found
 
 

@@ -8,6 +8,8 @@ import json
 import os
 import unicodedata
 
+from tokenizers import Regex, pre_tokenizers
+
 # Assigned characters: of Unicode 14 with Python 3.11, the version of the libraries graft is built with.
 ASSIGNED = [c for c in range(0x110000) if unicodedata.category(chr(c)) not in ("Cn", "Cs", "Co")]
 COMBINING = [c for c in ASSIGNED if unicodedata.combining(chr(c))]
@@ -26,10 +28,27 @@ PIECES = ["'", "''", "...", "!?", "\n", "\n\n", "\r\n", "\r", "\t", "  ", "   ",
 JOINS = ["", "", " ", "  ", "\n", "\u3000", "a", "_", "é", "-", "1", "\u0301", "\u200d"]
 
 
+def never_assigned():
+    """The characters of no Unicode version, the real library's newer one included."""
+    text = "".join(chr(c) for c in range(0x110000) if unicodedata.category(chr(c)) == "Cn")
+    kept = pre_tokenizers.Split(Regex("\\P{Cn}"), "removed").pre_tokenize_str(text)
+    return "".join(piece for piece, _ in kept)
+
+
+UNASSIGNED = never_assigned()
+
+
 def any_character(rng):
-    """Any character of any plane, surrogates aside; most are unassigned."""
-    code = rng.randrange(0x110000 - 0x800)
-    return chr(code if code < 0xD800 else code + 0x800)
+    """A character of any kind and plane, surrogates aside."""
+    return rng.choice([chr(rng.choice(ASSIGNED)), chr(rng.choice(EDGES)), rng.choice(UNASSIGNED),
+                       chr(rng.randrange(0xE000, 0xF900)), chr(rng.randrange(0xF0000, 0x110000))])
+
+
+def characters(share, rng):
+    """Assigned characters, each beside letters, digits, spaces, marks and itself; some in one text."""
+    picked = [chr(c) for c in ASSIGNED if share == 1 or rng.random() < share]
+    contexts = [f"a{c}b {c}1{c}. {c}a{c}{c}\n'{c}\u0301 {c}\u0323" for c in picked]
+    return ["".join(contexts[at:at + 64]) for at in range(0, len(contexts), 64)]
 
 
 def block_character(rng):
