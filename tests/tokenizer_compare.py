@@ -94,6 +94,8 @@ class Reference:
         self.contents = json.loads(json.dumps(contents))
         keep_offsets(self.contents)
         self.encoding = Tokenizer.from_str(json.dumps(self.contents))
+        self.encoding.no_truncation()
+        self.encoding.no_padding()
         self.decoding = decoding_twin(contents)
         self.may_lose = may_lose(contents)
         self.unknown_moves = unknown_moves(contents)
