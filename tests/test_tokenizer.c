@@ -3,6 +3,8 @@
  * show how the text was cut.  Expected values are those of `tokenizers` 0.22, offsets in bytes. */
 #include "tests/tokenizer_helpers.h"
 
+#include <time.h>
+
 #define UNKNOWN_VOCAB "\"<unk>\": 0"
 #define UNKNOWN_MODEL "\"unk_token\": \"<unk>\", \"fuse_unk\": true,"
 #define ADDED(id, content, flags)                                                                  \
@@ -249,6 +251,17 @@ TEST(added_tokens_strip_takes_whitespace_along)
                  "0-6 6-10");
 }
 
+TEST(added_tokens_of_spaces_do_not_share_them)
+{
+    assert_added(ADDED(1, " ", ", \"lstrip\": true, \"rstrip\": true"), "a   b", "0 1 0",
+                 "0-1 1-4 4-5");
+    assert_added(ADDED(1, "<x>", ", \"rstrip\": true") "," ADDED(2, " b", ", \"lstrip\": true"),
+                 "<x>   b", "1 2", "0-6 6-7");
+    /* nothing of the second is left */
+    assert_added(ADDED(1, "<x>", ", \"rstrip\": true") "," ADDED(2, "\\n", ", \"lstrip\": true"),
+                 "<x> \n b", "1 0", "0-6 6-7");
+}
+
 TEST(added_tokens_single_word_needs_no_word_beside)
 {
     const char *added = ADDED(1, "ab", ", \"single_word\": true");
@@ -385,6 +398,92 @@ TEST(bpe_long_word_merges_in_order)
     ASSERT_INT(encoding.end[LENGTH / 4], LENGTH);
     gr_encoding_release(&encoding);
     gr_tokenizer_destroy(tokenizer);
+}
+
+/* CPU seconds of the fastest of three encodings. */
+static double seconds_of(const struct gr_tokenizer *tokenizer, const char *text, size_t length)
+{
+    struct gr_encoding encoding = {0};
+    double best = 1e9;
+
+    for (int i = 0; i < 3; i++) {
+        struct timespec begin, end;
+        double seconds;
+
+        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &begin);
+        ASSERT_OK(gr_tokenizer_encode(tokenizer, &encoding, text, length, true));
+        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &end);
+        seconds =
+            (double)(end.tv_sec - begin.tv_sec) + 1e-9 * (double)(end.tv_nsec - begin.tv_nsec);
+        best = seconds < best ? seconds : best;
+    }
+    gr_encoding_release(&encoding);
+    return best;
+}
+
+/* n log n gives a bit more than 4 (and caches fill up), n squared 16. */
+static void assert_no_square(const struct tokenizer_json *json, const char *const unit[2])
+{
+    enum { LONG = 400000 };
+    struct gr_tokenizer *tokenizer = make_tokenizer(json);
+    struct gr_buffer text = {0};
+    double shorter, longer;
+
+    for (uint32_t i = 0, random = 1; i < LONG; i++, random = random * 1664525u + 1013904223u)
+        gr_buffer_add_text(&text, unit[random >> 31]);
+    shorter = seconds_of(tokenizer, text.data, text.length / 4 & ~(size_t)1);
+    longer = seconds_of(tokenizer, text.data, text.length);
+    ASSERT_MSG(longer < 10 * shorter, "four times the text takes %.1f times as long (%g and %g s)",
+               longer / shorter, shorter, longer);
+    gr_buffer_release(&text);
+    gr_tokenizer_destroy(tokenizer);
+}
+
+TEST(bpe_long_word_does_not_take_the_square)
+{
+    static const char *const letters[] = {"a", "b"};
+
+    assert_no_square(
+        &(struct tokenizer_json){
+            .vocab = "\"a\": 0, \"b\": 1, \"ab\": 2, \"aa\": 3, \"abaa\": 4, \"bb\": 5, "
+                     "\"aabb\": 6, \"abab\": 7, \"abababab\": 8, \"aabbabab\": 9",
+            .merges = "\"a b\", \"a a\", \"ab aa\", \"b b\", \"aa bb\", \"ab ab\", "
+                      "\"abab abab\", \"aabb abab\""},
+        letters);
+}
+
+TEST(unicode_long_run_of_marks_does_not_take_the_square)
+{
+    static const char *const marks[] = {"\xCC\x81", "\xCC\xA3"}; /* above, below */
+
+    assert_no_square(&(struct tokenizer_json){.normalizer = "{\"type\": \"NFC\"}",
+                                              .vocab = UNKNOWN_VOCAB,
+                                              .model = UNKNOWN_MODEL},
+                     marks);
+}
+
+TEST(unicode_long_run_of_marks_is_in_order)
+{
+    enum { PAIRS = 100 };
+    struct gr_buffer text = {0}, expected = {0};
+    char *vocab = byte_level_vocab(NULL);
+    struct gr_tokenizer *tokenizer = make_tokenizer(&(struct tokenizer_json){
+        .normalizer = "{\"type\": \"NFD\"}",
+        .vocab = vocab,
+        .pre = "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": false}"});
+
+    for (int i = 0; i < PAIRS; i++) /* classes 230, 220, 230: the two of 230 keep their order */
+        gr_buffer_add_text(&text, "\xCC\x81\xCC\xA3\xCC\x80");
+    for (int i = 0; i < 3 * PAIRS; i++)
+        gr_buffer_add_format(&expected, "%s%s", i == 0 ? "" : " ",
+                             i < PAIRS              ? "204 163"
+                             : (i - PAIRS) % 2 == 0 ? "204 129"
+                                                    : "204 128");
+    ASSERT_SAYS(ids_of(tokenizer, text.data, true), expected.data);
+    gr_buffer_release(&text);
+    gr_buffer_release(&expected);
+    gr_tokenizer_destroy(tokenizer);
+    gr_free(vocab);
 }
 
 /* ---- post-processor ---- */

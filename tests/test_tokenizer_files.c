@@ -150,6 +150,26 @@ TEST(tokenizer_file_that_is_none_is_refused)
     assert_refused(GR_ERR_DATA, "model: type \"Unigram\" is not supported (expected BPE)");
 }
 
+/* transformers sets both anew for every call, so what a file was saved with means nothing. */
+TEST(tokenizer_truncation_and_padding_of_the_file_are_left_out)
+{
+    struct gr_tokenizer *tokenizer = NULL;
+
+    gr_test_enter_folder();
+    gr_test_write_text(
+        "tokenizer.json",
+        "{\"version\": \"1.0\", \"truncation\": {\"direction\": \"Right\", \"max_length\": 2, "
+        "\"strategy\": \"LongestFirst\", \"stride\": 0}, \"padding\": {\"strategy\": {\"Fixed\": "
+        "8}, "
+        "\"direction\": \"Right\", \"pad_to_multiple_of\": null, \"pad_id\": 1, \"pad_type_id\": "
+        "0, "
+        "\"pad_token\": \"b\"}, \"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 1}, "
+        "\"merges\": []}}");
+    ASSERT_OK(gr_tokenizer_create(&tokenizer, "."));
+    ASSERT_SAYS(ids_of(tokenizer, "abab", true), "0 1 0 1");
+    gr_tokenizer_destroy(tokenizer);
+}
+
 /* jansson refuses NUL in keys; vocabularies have it. */
 TEST(tokenizer_nul_in_a_vocab_key_is_kept)
 {

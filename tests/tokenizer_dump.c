@@ -1,12 +1,15 @@
-/* What a tokenizer does with texts, for tests/tokenizer_vs_hf.py: reads one JSON string per line,
+/* What a tokenizer does with texts, for tests/tokenizer_compare.py: reads one JSON string per line,
  * writes per line {"ids", "begin", "end", "bare" (ids without specials), "text", "skipped" (both
  * decoded from ids, the latter without specials)} or {"error"}.
- * Usage: tokenizer_dump DIRECTORY < texts > results */
+ * Usage: tokenizer_dump DIRECTORY [time] < texts > results
+ * With `time` it writes the processor seconds that encoding took, nothing else. */
 #include "data/tokenizer/tokenizer.h"
 
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <time.h>
 
 static json_t *numbers(const int64_t *values, int64_t count)
 {
@@ -51,30 +54,60 @@ out:
     return status;
 }
 
+static gr_status encode(double *seconds, const struct gr_tokenizer *tokenizer, const char *text,
+                        size_t length)
+{
+    struct gr_encoding encoding = {0};
+    struct timespec begin, end;
+    gr_status status;
+
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &begin);
+    status = gr_tokenizer_encode(tokenizer, &encoding, text, length, true);
+    gr_encoding_release(&encoding);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &end);
+    *seconds += (double)(end.tv_sec - begin.tv_sec) + 1e-9 * (double)(end.tv_nsec - begin.tv_nsec);
+    return status;
+}
+
+static void write_result(const struct gr_tokenizer *tokenizer, const char *text, size_t length)
+{
+    json_t *result = json_object();
+
+    if (dump(result, tokenizer, text, length) != GR_OK)
+        json_object_set_new(result, "error", json_string(gr_error_message()));
+    gr_error_clear();
+    json_dumpf(result, stdout, JSON_COMPACT);
+    putchar('\n');
+    json_decref(result);
+}
+
 int main(int argc, char **argv)
 {
     struct gr_tokenizer *tokenizer = NULL;
+    bool timed = argc == 3 && strcmp(argv[2], "time") == 0;
     char *line = NULL;
+    double seconds = 0;
     size_t capacity = 0;
     ssize_t length;
+    gr_status status = GR_OK;
 
-    if (argc != 2 || gr_tokenizer_create(&tokenizer, argv[1]) != GR_OK) {
+    if (argc != 2 + timed || gr_tokenizer_create(&tokenizer, argv[1]) != GR_OK) {
         fprintf(stderr, "%s\n", gr_error_message());
         return 1;
     }
-    while ((length = getline(&line, &capacity, stdin)) > 0) {
-        json_t *text = json_loadb(line, (size_t)length, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
-        json_t *result = json_object();
+    while (status == GR_OK && (length = getline(&line, &capacity, stdin)) > 0) {
+        json_t *json = json_loadb(line, (size_t)length, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
+        const char *text = json_string_value(json);
 
-        if (dump(result, tokenizer, json_string_value(text), json_string_length(text)) != GR_OK)
-            json_object_set_new(result, "error", json_string(gr_error_message()));
-        gr_error_clear();
-        json_dumpf(result, stdout, JSON_COMPACT);
-        putchar('\n');
-        json_decref(result);
-        json_decref(text);
+        if (timed)
+            status = encode(&seconds, tokenizer, text, json_string_length(json));
+        else
+            write_result(tokenizer, text, json_string_length(json));
+        json_decref(json);
     }
+    if (timed)
+        printf("%.6f\n", seconds);
     free(line);
     gr_tokenizer_destroy(tokenizer);
-    return 0;
+    return status == GR_OK ? 0 : 1;
 }

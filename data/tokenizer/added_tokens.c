@@ -96,6 +96,10 @@ static void split_piece(const struct gr_added_tokens *added, const struct gr_tok
         while (added->token[index].rstrip && to < piece.end &&
                is_space(gr_char_at(text->bytes + to)))
             to += gr_char_bytes(text->bytes[to]);
+        if (added->token[index].lstrip && from < done)
+            from = done; /* a token that starts with spaces, inside those the last one took along */
+        if (from > to)
+            continue; /* nothing is left of it */
         gr_text_add_piece(text, done, from, -1);
         gr_text_add_piece(text, from, to, added->token[index].id);
         done = to;

@@ -15,9 +15,9 @@ struct gr_symbol {
 };
 
 struct gr_candidate {
-    int32_t rank, position; /* position: index of the left symbol */
-    int32_t left, right;    /* ids of the pair when it was found */
-    int32_t merged;         /* id of what they make */
+    uint64_t order;      /* rank << 32 | index of the left symbol: the lowest comes first */
+    int32_t left, right; /* ids of the pair when it was found */
+    int32_t merged;      /* id of what they make */
 };
 
 static const struct gr_merge *find_merge(const struct gr_bpe *bpe, int32_t left, int32_t right)
@@ -25,11 +25,6 @@ static const struct gr_merge *find_merge(const struct gr_bpe *bpe, int32_t left,
     const struct gr_merge *slot = gr_bpe_merge_slot(bpe, left, right);
 
     return slot->rank < 0 ? NULL : slot;
-}
-
-static bool is_before(struct gr_candidate a, struct gr_candidate b)
-{
-    return a.rank != b.rank ? a.rank < b.rank : a.position < b.position;
 }
 
 static void push(struct gr_bpe_work *work, struct gr_candidate candidate)
@@ -40,7 +35,7 @@ static void push(struct gr_bpe_work *work, struct gr_candidate candidate)
         work->heap_capacity = work->heap_capacity == 0 ? 64 : work->heap_capacity * 2;
         work->heap = gr_realloc(work->heap, work->heap_capacity, sizeof *work->heap);
     }
-    for (; i > 0 && is_before(candidate, work->heap[(i - 1) / 2]); i = (i - 1) / 2)
+    for (; i > 0 && candidate.order < work->heap[(i - 1) / 2].order; i = (i - 1) / 2)
         work->heap[i] = work->heap[(i - 1) / 2];
     work->heap[i] = candidate;
 }
@@ -51,9 +46,9 @@ static struct gr_candidate pop(struct gr_bpe_work *work)
     int64_t count = work->heap_count, i = 0;
 
     for (int64_t child = 1; child < count; child = 2 * i + 1) {
-        if (child + 1 < count && is_before(work->heap[child + 1], work->heap[child]))
+        if (child + 1 < count && work->heap[child + 1].order < work->heap[child].order)
             child++;
-        if (!is_before(work->heap[child], last))
+        if (work->heap[child].order >= last.order)
             break;
         work->heap[i] = work->heap[child];
         i = child;
@@ -133,8 +128,9 @@ static void push_pair(const struct gr_bpe *bpe, struct gr_bpe_work *work, int32_
         return;
     merge = find_merge(bpe, work->symbol[left].id, work->symbol[right].id);
     if (merge != NULL)
-        push(work, (struct gr_candidate){merge->rank, left, work->symbol[left].id,
-                                         work->symbol[right].id, merge->merged});
+        push(work,
+             (struct gr_candidate){(uint64_t)merge->rank << 32 | (uint32_t)left,
+                                   work->symbol[left].id, work->symbol[right].id, merge->merged});
 }
 
 /* The pair may have changed since it was found: it counts if it still makes the same token. */
@@ -158,7 +154,8 @@ static void merge_all(const struct gr_bpe *bpe, struct gr_bpe_work *work)
         push_pair(bpe, work, i, i + 1);
     while (work->heap_count > 0) {
         struct gr_candidate top = pop(work);
-        struct gr_symbol *left = &symbol[top.position], *right;
+        int32_t position = (int32_t)(uint32_t)top.order;
+        struct gr_symbol *left = &symbol[position], *right;
 
         if (left->id < 0 || left->next < 0)
             continue;
@@ -170,9 +167,9 @@ static void merge_all(const struct gr_bpe *bpe, struct gr_bpe_work *work)
         left->next = right->next;
         right->id = -1;
         if (left->next >= 0)
-            symbol[left->next].previous = top.position;
-        push_pair(bpe, work, left->previous, top.position);
-        push_pair(bpe, work, top.position, left->next);
+            symbol[left->next].previous = position;
+        push_pair(bpe, work, left->previous, position);
+        push_pair(bpe, work, position, left->next);
     }
 }
 

@@ -145,14 +145,17 @@ static void replace_spaces(const void *context, struct gr_text *out, const struc
     bool starts_with_space = in->bytes[piece.begin] == ' ';
     bool wanted = c->prepend_scheme == GR_PREPEND_ALWAYS ||
                   (c->prepend_scheme == GR_PREPEND_FIRST && in->source[piece.begin].begin == 0);
+    int64_t end;
 
     if (wanted && !starts_with_space)
         add_prefix(out, in, piece, c->text, c->text_length);
-    for (int64_t i = piece.begin; i < piece.end; i++) {
-        if (in->bytes[i] == ' ')
-            gr_text_add(out, c->text, c->text_length, in->source[i]);
-        else
-            gr_text_copy(out, in, i, i + 1);
+    for (int64_t i = piece.begin; i < piece.end; i = end + 1) {
+        const char *space = memchr(in->bytes + i, ' ', (size_t)(piece.end - i));
+
+        end = space == NULL ? piece.end : space - in->bytes;
+        gr_text_copy(out, in, i, end);
+        if (space != NULL)
+            gr_text_add(out, c->text, c->text_length, in->source[end]);
     }
 }
 

@@ -28,7 +28,9 @@ void gr_tokenizer_destroy(struct gr_tokenizer *tokenizer);
  * text are recognised either way.  Errors: ERR_DATA (invalid UTF-8, with the byte's position). */
 gr_status gr_tokenizer_encode(const struct gr_tokenizer *tokenizer, struct gr_encoding *encoding,
                               const char *text, size_t length, bool add_specials);
-/* skip_specials leaves out tokens marked special.  Ids out of range: ERR_DATA. */
+/* skip_specials leaves out tokens marked special.  Added tokens give their own text; `tokenizers`
+ * does so up to 0.22, while 0.23 gives those marked `normalized` normalized, and then does not know
+ * them as special: the "</s>" of some Llama 2 files would stay.  Ids out of range: ERR_DATA. */
 gr_status gr_tokenizer_decode(const struct gr_tokenizer *tokenizer, struct gr_buffer *text,
                               const uint32_t *ids, int64_t count, bool skip_specials);
 void gr_encoding_release(struct gr_encoding *encoding);

@@ -13,7 +13,7 @@
 struct unit {
     int32_t code;
     int32_t change;
-    uint16_t combining_class;
+    uint8_t combining_class;
 };
 
 struct units {
@@ -47,7 +47,7 @@ static bool is_newer(int32_t code)
 
 static void add_unit(struct units *units, int32_t code, int32_t change)
 {
-    uint16_t combining_class = (uint16_t)utf8proc_get_property(code)->combining_class;
+    uint8_t combining_class = (uint8_t)utf8proc_get_property(code)->combining_class;
 
     if (units->count == units->capacity) {
         units->capacity = units->capacity == 0 ? 256 : units->capacity * 2;
@@ -74,19 +74,51 @@ static void decompose(struct units *units, int32_t code, bool compatible)
         add_unit(units, part[i], i == 0 ? 0 : 1);
 }
 
+static void insert_by_class(struct unit *unit, int64_t count)
+{
+    for (int64_t i = 1; i < count; i++) {
+        struct unit moved = unit[i];
+        int64_t to = i;
+
+        while (to > 0 && unit[to - 1].combining_class > moved.combining_class) {
+            unit[to] = unit[to - 1];
+            to--;
+        }
+        unit[to] = moved;
+    }
+}
+
+static void count_by_class(struct unit *unit, int64_t count)
+{
+    int64_t place[UINT8_MAX + 2] = {0}; /* where the next unit of a class goes */
+    struct unit *sorted = GR_NEW_ARRAY(struct unit, count);
+
+    for (int64_t i = 0; i < count; i++)
+        place[unit[i].combining_class + 1]++;
+    for (int64_t c = 0; c < UINT8_MAX; c++)
+        place[c + 1] += place[c];
+    for (int64_t i = 0; i < count; i++)
+        sorted[place[unit[i].combining_class]++] = unit[i];
+    memcpy(unit, sorted, (size_t)count * sizeof *unit);
+    gr_free(sorted);
+}
+
 /* Canonical ordering: runs of combining characters by class, equal ones as they stand. */
 static void reorder(struct units *units)
 {
-    for (int64_t i = 1; i < units->count; i++) {
-        struct unit moved = units->unit[i];
-        int64_t to = i;
+    enum { SHORT = 64 };
+    int64_t end;
 
-        while (to > 0 && moved.combining_class != 0 &&
-               units->unit[to - 1].combining_class > moved.combining_class) {
-            units->unit[to] = units->unit[to - 1];
-            to--;
-        }
-        units->unit[to] = moved;
+    for (int64_t begin = 0; begin < units->count; begin = end) {
+        end = begin + 1;
+        if (units->unit[begin].combining_class == 0)
+            continue;
+        while (end < units->count && units->unit[end].combining_class != 0)
+            end++;
+        if (end - begin <= SHORT)
+            insert_by_class(units->unit + begin, end - begin);
+        else
+            count_by_class(units->unit + begin, end - begin);
     }
 }
 
