@@ -74,6 +74,7 @@ static gr_status run(const struct gr_args *args)
     gr_status status = GR_OK;
     struct gr_model_session session;
 
+    GR_TRY(gr_model_session_configure(&session, args, false));
     GR_TRY(gr_model_session_open(&session, args));
     GR_TRY(evaluate(&session, args));
 out:

@@ -4,6 +4,7 @@
 #include "data/chat.h"
 #include "data/tokenizer/tokenizer.h"
 #include "kernels/base/alloc.h"
+#include "kernels/base/log.h"
 #include "launch/model_args.h"
 #include "trainer/run/generate.h"
 #include "trainer/run/inputs.h"
@@ -82,6 +83,45 @@ out:
     return status;
 }
 
+/* The prompt and at least one token more must have a position each. */
+static gr_status check_length(int64_t tokens, int64_t positions)
+{
+    if (tokens == 0)
+        return gr_fail(GR_ERR_USAGE, "--prompt", "give a text to continue",
+                       "the prompt has no tokens (found 0, expected at least 1)");
+    if (tokens >= positions)
+        return gr_fail(GR_ERR_USAGE, "--prompt", "shorten it, or use a model with a longer context",
+                       "the prompt does not fit (found %lld tokens, expected less than %lld)",
+                       (long long)tokens, (long long)positions);
+    return GR_OK;
+}
+
+/* Everything that can be wrong with the prompt is found before the weights are read. */
+static gr_status read_prompt(struct gr_encoding *encoding, struct gr_tokenizer **tokenizer,
+                             struct gr_generate_options *o, struct gr_model_session *s,
+                             const struct gr_args *args)
+{
+    gr_status status = GR_OK;
+    struct gr_config *config = &s->config;
+    struct gr_model_config model;
+    int64_t positions = config->data.max_length;
+
+    GR_TRY(gr_model_config_load(&model, config->model));
+    GR_TRY(gr_tokenizer_create(tokenizer, config->model));
+    GR_TRY(encode_prompt(encoding, o, *tokenizer, gr_args_text(args, "prompt"),
+                         gr_args_flag(args, "chat"), config->data.chat_format));
+    GR_TRY(gr_check_vocabulary(encoding->ids, encoding->count, &model, config->model));
+    GR_TRY(check_length(encoding->count, positions));
+    if (positions - encoding->count > o->max_new_tokens)
+        config->data.max_length = encoding->count + o->max_new_tokens;
+    o->tokens = gr_tokenizer_vocab_size(*tokenizer);
+    add_stop(o, gr_tokenizer_eos(*tokenizer));
+    for (int64_t i = 0; i < model.eos_count; i++)
+        add_stop(o, model.eos[i]);
+out:
+    return status;
+}
+
 static gr_status generate(struct gr_model_session *s, const struct gr_args *args)
 {
     gr_status status = GR_OK;
@@ -90,29 +130,22 @@ static gr_status generate(struct gr_model_session *s, const struct gr_args *args
     struct printer printer = {0};
     struct gr_generate_options o = {
         .max_new_tokens = gr_args_integer(args, "max-new-tokens", 128),
-        .temperature = gr_args_real(args, "temperature", 0),
-        .top_p = gr_args_real(args, "top-p", 1),
-        .seed = (uint64_t)gr_args_integer(args, "seed", 42),
+        .sampling = {.temperature = gr_args_real(args, "temperature", 0),
+                     .top_p = gr_args_real(args, "top-p", 1),
+                     .seed = (uint64_t)gr_args_integer(args, "seed", 42)},
     };
-    int64_t room;
+    int64_t tokens;
 
-    GR_TRY(gr_tokenizer_create(&tokenizer, s->config.model));
-    GR_TRY(encode_prompt(&encoding, &o, tokenizer, gr_args_text(args, "prompt"),
-                         gr_args_flag(args, "chat"), s->config.data.chat_format));
-    GR_TRY(gr_check_vocabulary(encoding.ids, encoding.count, &s->engine.model.config,
-                               s->config.model));
-    add_stop(&o, gr_tokenizer_eos(tokenizer));
-    for (int64_t i = 0; i < s->engine.model.config.eos_count; i++)
-        add_stop(&o, s->engine.model.config.eos[i]);
-    room = encoding.count + o.max_new_tokens;
-    if (room > s->config.data.max_length)
-        room = s->config.data.max_length;
-    GR_TRY(
-        gr_model_session_prepare_generate(s, encoding.count < room ? encoding.count : room, room));
+    GR_TRY(read_prompt(&encoding, &tokenizer, &o, s, args));
+    tokens = s->config.data.max_length;
+    GR_TRY(gr_model_session_open(s, args));
+    GR_TRY(gr_model_session_prepare_generate(s, encoding.count, tokens));
     printer.tokenizer = tokenizer;
-    printer.ids = GR_NEW_ARRAY(uint32_t, o.max_new_tokens);
+    printer.ids = GR_NEW_ARRAY(uint32_t, tokens);
     GR_TRY(gr_generate(&s->engine, encoding.ids, encoding.count, &o, print_token, &printer));
     printf("\n");
+    if (printer.count == tokens - encoding.count && printer.count < o.max_new_tokens)
+        gr_note("the text ends here: all %lld positions are taken", (long long)tokens);
 out:
     gr_free(printer.ids);
     gr_encoding_release(&encoding);
@@ -125,7 +158,7 @@ static gr_status run(const struct gr_args *args)
     gr_status status = GR_OK;
     struct gr_model_session session;
 
-    GR_TRY(gr_model_session_open(&session, args));
+    GR_TRY(gr_model_session_configure(&session, args, true));
     GR_TRY(generate(&session, args));
 out:
     gr_model_session_close(&session, status);
@@ -138,6 +171,9 @@ const struct gr_command gr_cmd_generate = {
     .usage = "--model DIR [--adapter DIR] --prompt TEXT [--chat] [--max-new-tokens N] "
              "[--temperature X] [--top-p X] [--seed N]",
     .summary = "continue a text or answer a message",
+    .details = "Ends with the model's end of text, with --chat at the end of the turn, after "
+               "--max-new-tokens, or at the model's last position.  The same options give the same "
+               "text.",
     .options = options,
     .is_alone = true,
 };

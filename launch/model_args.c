@@ -9,8 +9,9 @@
 
 #include <string.h>
 
-/* Evaluation takes what the model can: only a longer max_length that was asked for is an error. */
-static gr_status fit_length(struct gr_config *config, const struct gr_args *args)
+/* Only a max_length that was asked for and is longer than the model's context is an error. */
+static gr_status fit_length(struct gr_config *config, const struct gr_args *args,
+                            bool as_long_as_model)
 {
     gr_status status = GR_OK;
     struct gr_model_config model;
@@ -22,7 +23,7 @@ static gr_status fit_length(struct gr_config *config, const struct gr_args *args
             return GR_OK;
     }
     GR_TRY(gr_model_config_load(&model, config->model));
-    if (config->data.max_length > model.max_position_embeddings)
+    if (as_long_as_model || config->data.max_length > model.max_position_embeddings)
         config->data.max_length = model.max_position_embeddings;
 out:
     return status;
@@ -62,12 +63,12 @@ out:
     return status;
 }
 
-gr_status gr_model_session_open(struct gr_model_session *s, const struct gr_args *args)
+gr_status gr_model_session_configure(struct gr_model_session *s, const struct gr_args *args,
+                                     bool as_long_as_model)
 {
     gr_status status = GR_OK;
     int64_t set_count = 0;
     const char *const *sets = gr_args_list(args, "set", &set_count);
-    const char *adapter = gr_args_text(args, "adapter");
 
     memset(s, 0, sizeof *s);
     GR_TRY(gr_config_resolve(&s->config, NULL, sets, set_count));
@@ -76,9 +77,17 @@ gr_status gr_model_session_open(struct gr_model_session *s, const struct gr_args
     gr_free(s->config.model);
     s->config.model = gr_strdup(gr_args_text(args, "model"));
     GR_TRY(gr_job_join(&s->comm, (double)s->config.dist.timeout_seconds));
-    status = fit_length(&s->config, args);
-    if (status == GR_OK)
-        status = gr_device_open(&s->dev, &s->config, gr_comm_local_size(s->comm));
+    GR_TRY(gr_comm_agree_status(s->comm, fit_length(&s->config, args, as_long_as_model), "start"));
+out:
+    return status;
+}
+
+gr_status gr_model_session_open(struct gr_model_session *s, const struct gr_args *args)
+{
+    gr_status status = GR_OK;
+    const char *adapter = gr_args_text(args, "adapter");
+
+    status = gr_device_open(&s->dev, &s->config, gr_comm_local_size(s->comm));
     GR_TRY(gr_comm_agree_status(s->comm, status, "device"));
     status = gr_engine_load_model(&s->engine, &s->config, s->dev, s->comm);
     if (status == GR_OK && adapter != NULL)

@@ -22,11 +22,13 @@ struct gr_model_session {
     float *values;              /* the adapter's, host memory */
 };
 
-/* Resolves the configuration: defaults, environment, --set, then --model.  A max_length that was
- * not set is the model's context where that is shorter.  Loads the weights; all ranks return the
- * same. */
+/* First the configuration: defaults, environment, --set, then --model.  A max_length that was not
+ * set is the model's context where that is shorter (as_long_as_model: in any case). */
+gr_status gr_model_session_configure(struct gr_model_session *session, const struct gr_args *args,
+                                     bool as_long_as_model);
+/* Then the weights, for texts of data.max_length tokens; all ranks return the same. */
 gr_status gr_model_session_open(struct gr_model_session *session, const struct gr_args *args);
-/* Memory for passes of `rows` rows; or for generation, as gr_engine_prepare_generate. */
+/* Then memory for passes of `rows` rows; or for generation, as gr_engine_prepare_generate. */
 gr_status gr_model_session_prepare(struct gr_model_session *session, int64_t rows);
 gr_status gr_model_session_prepare_generate(struct gr_model_session *session, int64_t prompt_tokens,
                                             int64_t text_tokens);

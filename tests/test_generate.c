@@ -1,5 +1,5 @@
 /* Generation: with the cache of keys and values, logits and greedy text are those of ordinary
- * passes over the whole text, for every golden model; sampling follows the softmax. */
+ * passes over the whole text, for every golden model; and where a text ends. */
 #include "kernels/base/alloc.h"
 #include "kernels/base/log.h"
 #include "kernels/base/philox.h"
@@ -176,7 +176,7 @@ static void check_greedy(struct rig *r, const char *name)
 {
     enum { PROMPT = 9 };
     static float logits[TEXT][VOCAB];
-    struct gr_generate_options o = {.max_new_tokens = 100, .top_p = 1};
+    struct gr_generate_options o = {.max_new_tokens = 100};
     struct collected found = generate(r, PROMPT, &o);
     int32_t text[TEXT];
 
@@ -217,7 +217,8 @@ GENERATE_CASE(qwen3_rslora, "qwen3-rslora")
 
 TEST(generate_stop_token_ends_the_text)
 {
-    struct gr_generate_options o = {.max_new_tokens = 50, .top_p = 1, .temperature = 1, .seed = 5};
+    struct gr_generate_options o = {.max_new_tokens = 50,
+                                    .sampling = {.temperature = 1, .top_p = 1, .seed = 5}};
     struct collected all, cut;
     int64_t last = 0; /* where its token 10 comes first */
     struct rig r;
@@ -239,7 +240,7 @@ TEST(generate_stop_token_ends_the_text)
 
 TEST(generate_full_cache_ends_the_text)
 {
-    struct gr_generate_options o = {.max_new_tokens = 50, .top_p = 1};
+    struct gr_generate_options o = {.max_new_tokens = 50};
     uint32_t ids[20] = {0};
     struct collected c = {0};
     struct rig r;
@@ -253,19 +254,19 @@ TEST(generate_full_cache_ends_the_text)
     close_rig(&r);
 }
 
-/* ---- the choice ---- */
+/* ---- the choice: its distribution is test_sample.c's ---- */
 
 TEST(generate_same_seed_same_text)
 {
-    struct gr_generate_options o = {
-        .max_new_tokens = 50, .top_p = 0.9, .temperature = 1, .seed = 3};
+    struct gr_generate_options o = {.max_new_tokens = 50,
+                                    .sampling = {.temperature = 1, .top_p = 0.9, .seed = 3}};
     struct collected first, again, other;
     struct rig r;
 
     open_rig(&r, "llama", 9, TEXT);
     first = generate(&r, 9, &o);
     again = generate(&r, 9, &o);
-    o.seed = 4;
+    o.sampling.seed = 4;
     other = generate(&r, 9, &o);
     ASSERT_INT(first.count, 50);
     ASSERT(memcmp(&first, &again, sizeof first) == 0);
@@ -273,60 +274,38 @@ TEST(generate_same_seed_same_text)
     close_rig(&r);
 }
 
-TEST(generate_cold_or_tiny_top_p_is_greedy)
+/* Ids the tokenizer does not have are never chosen, however likely. */
+TEST(generate_padding_of_the_vocabulary_is_not_chosen)
 {
-    struct gr_generate_options cold = {.top_p = 1}, narrow = {.top_p = 1e-9, .temperature = 2};
-    const float logits[] = {-1, 2.0f, 0.5f, 2.25f, -4, 2.25f, 1};
+    struct gr_generate_options o = {
+        .max_new_tokens = 50, .tokens = VOCAB / 2, .sampling = {.temperature = 100, .top_p = 1}};
+    struct collected text;
+    struct rig r;
 
-    for (int64_t position = 0; position < 500; position++) {
-        cold.seed = narrow.seed = (uint64_t)position % 3;
-        ASSERT_INT(gr_generate_choose(logits, GR_COUNT(logits), &cold, position), 3);
-        ASSERT_INT(gr_generate_choose(logits, GR_COUNT(logits), &narrow, position), 3);
-    }
+    open_rig(&r, "llama", 9, TEXT);
+    text = generate(&r, 9, &o);
+    ASSERT_INT(text.count, 50);
+    for (int64_t i = 0; i < text.count; i++)
+        ASSERT(text.ids[i] < VOCAB / 2);
+    close_rig(&r);
 }
 
-/* Pearson's chi-square of 40,000 choices against `probability`; what has none is never chosen. */
-static void check_distribution(const double *probability, const struct gr_generate_options *o,
-                               double limit)
+TEST(generate_not_finite_is_refused)
 {
-    enum { WORDS = 8, CHOICES = 40000 };
-    const float logits[WORDS] = {0.5f, -1, 2, 1.25f, -3, 0, 1.75f, -0.5f};
-    int64_t count[WORDS] = {0};
-    double chi_square = 0;
+    struct gr_generate_options o = {.max_new_tokens = 9};
+    struct collected text = {0};
+    uint32_t id = 3;
+    float *values;
+    struct rig r;
 
-    for (int64_t position = 0; position < CHOICES; position++)
-        count[gr_generate_choose(logits, WORDS, o, position)]++;
-    for (int i = 0; i < WORDS; i++) {
-        double expected = probability[i] * CHOICES, off = (double)count[i] - expected;
-
-        if (probability[i] > 0)
-            chi_square += off * off / expected;
-        else
-            ASSERT_INT(count[i], 0);
-    }
-    printf("chi-square %.2f\n", chi_square);
-    ASSERT_MSG(chi_square < limit, "chi-square is off (found %g, expected < %g)", chi_square,
-               limit);
-}
-
-/* exp(logit / 0.8) over its sum, by Python; the limits are the quantiles 1 - 1e-4. */
-TEST(generate_choice_follows_softmax)
-{
-    const struct gr_generate_options o = {.temperature = 0.8, .top_p = 1, .seed = 42};
-    const double probability[] = {0.063160, 0.009686, 0.411854, 0.161284,
-                                  0.000795, 0.033807, 0.301319, 0.018096};
-
-    check_distribution(probability, &o, 29.88);
-}
-
-/* 0.8: the first three have 0.874, the first two 0.713.  0.9: four are needed. */
-TEST(generate_choice_with_top_p_follows_its_part)
-{
-    struct gr_generate_options o = {.temperature = 0.8, .top_p = 0.8, .seed = 42};
-    const double three[] = {0, 0, 0.470982, 0.184439, 0, 0, 0.344578, 0};
-    const double four[] = {0.067362, 0, 0.439256, 0.172015, 0, 0, 0.321367, 0};
-
-    check_distribution(three, &o, 18.42);
-    o.top_p = 0.9;
-    check_distribution(four, &o, 21.11);
+    open_rig(&r, "llama", 9, TEXT);
+    values = GR_NEW_ARRAY(float, r.adapter[0]->elements);
+    values[r.adapter[0]->matrix[0].b_begin] = NAN;
+    ASSERT_OK(gr_engine_set_adapter(&r.cached, values, 0));
+    ASSERT_INT(gr_generate(&r.cached, &id, 1, &o, collect, &text), GR_ERR_DATA);
+    ASSERT(strstr(gr_error_message(), "the logits of token 1 are not finite") != NULL);
+    ASSERT_INT(text.count, 0);
+    gr_error_clear();
+    gr_free(values);
+    close_rig(&r);
 }

@@ -137,7 +137,7 @@ static gr_status collect(void *context, uint32_t id)
 
 TEST(stories260k_greedy_text_is_the_published_one)
 {
-    struct gr_generate_options options = {.max_new_tokens = 200, .top_p = 1};
+    struct gr_generate_options options = {.max_new_tokens = 200};
     struct gr_tokenizer *tokenizer = NULL;
     struct gr_buffer text = {0};
     struct collected found = {0};

@@ -2,70 +2,6 @@
 #include "trainer/run/generate.h"
 
 #include "kernels/base/alloc.h"
-#include "kernels/base/philox.h"
-
-#include <math.h>
-#include <stdlib.h>
-#include <string.h>
-
-struct candidate {
-    float logit;
-    int32_t id;
-};
-
-static int compare_candidates(const void *a, const void *b)
-{
-    const struct candidate *x = a, *y = b;
-
-    if (x->logit != y->logit)
-        return x->logit > y->logit ? -1 : 1;
-    return (x->id > y->id) - (x->id < y->id);
-}
-
-static int32_t likeliest(const float *logits, int64_t vocab)
-{
-    int64_t best = 0;
-
-    for (int64_t i = 1; i < vocab; i++) {
-        if (logits[i] > logits[best])
-            best = i;
-    }
-    return (int32_t)best;
-}
-
-/* Nucleus sampling (Holtzman et al. 2019, arXiv:1904.09751) after dividing by the temperature. */
-int32_t gr_generate_choose(const float *logits, int64_t vocab, const struct gr_generate_options *o,
-                           int64_t position)
-{
-    struct gr_philox_block random =
-        gr_philox(o->seed, (uint32_t)position, gr_rng_stream(GR_RNG_SAMPLE, 0, 0), 0, 0);
-    struct candidate *candidate = NULL;
-    double sum = 0, kept = 0, target;
-    int64_t count = 0;
-    int32_t chosen;
-
-    if (o->temperature == 0)
-        return likeliest(logits, vocab);
-    candidate = GR_NEW_ARRAY(struct candidate, vocab);
-    for (int64_t i = 0; i < vocab; i++)
-        candidate[i] = (struct candidate){logits[i], (int32_t)i};
-    qsort(candidate, (size_t)vocab, sizeof *candidate, compare_candidates);
-    for (int64_t i = 0; i < vocab; i++)
-        sum += exp((candidate[i].logit - candidate[0].logit) / o->temperature);
-    while (count < vocab && (count == 0 || kept < o->top_p * sum))
-        kept += exp((candidate[count++].logit - candidate[0].logit) / o->temperature);
-    target = (double)gr_uniform(random.word[0]) * kept;
-    chosen = candidate[count - 1].id;
-    for (int64_t i = 0; i < count; i++) {
-        target -= exp((candidate[i].logit - candidate[0].logit) / o->temperature);
-        if (target < 0) {
-            chosen = candidate[i].id;
-            break;
-        }
-    }
-    gr_free(candidate);
-    return chosen;
-}
 
 /* The next tokens of the document, in a pass whose last row of them is the one of interest. */
 static void add_tokens(struct gr_pass *p, const int32_t *ids, int64_t count, int adapter)
@@ -122,6 +58,8 @@ gr_status gr_generate(struct gr_engine *e, const uint32_t *prompt, int64_t lengt
     gr_status status = GR_OK;
     int64_t room = e->cache.room, vocab = e->model.config.vocab_size;
     float *logits = GR_NEW_ARRAY(float, vocab);
+    struct gr_candidate *candidate = GR_NEW_ARRAY(struct gr_candidate, vocab);
+    int64_t choices = o->tokens > 0 && o->tokens < vocab ? o->tokens : vocab;
     int32_t *ids = GR_NEW_ARRAY(int32_t, length), id;
 
     if (length < 1 || length >= room)
@@ -134,13 +72,18 @@ gr_status gr_generate(struct gr_engine *e, const uint32_t *prompt, int64_t lengt
     for (int64_t n = 0; n < o->max_new_tokens && length + n < room; n++) {
         GR_TRY(n == 0 ? gr_generate_extend(e, logits, ids, length)
                       : gr_generate_extend(e, logits, &id, 1));
-        id = gr_generate_choose(logits, vocab, o, length + n);
+        id = gr_sample(candidate, logits, choices, &o->sampling, length + n);
+        if (id < 0)
+            GR_TRY(gr_fail(GR_ERR_DATA, "generate",
+                           "the adapter has diverged in training, or a weight file is damaged",
+                           "the logits of token %lld are not finite", (long long)(length + n)));
         if (is_stop(o, id))
             break;
         GR_TRY(sink(context, (uint32_t)id));
     }
 out:
     gr_free(ids);
+    gr_free(candidate);
     gr_free(logits);
     return status;
 }

@@ -3,12 +3,12 @@
 #define GR_TRAINER_GENERATE_H
 
 #include "trainer/run/engine.h"
+#include "trainer/run/sample.h"
 
 struct gr_generate_options {
     int64_t max_new_tokens;
-    double temperature; /* 0: the likeliest token, always */
-    double top_p;       /* in (0, 1]: the smallest set of tokens with that probability */
-    uint64_t seed;
+    int64_t tokens; /* ids from here on are nobody's (padding of the vocabulary); 0: none are */
+    struct gr_sampling sampling;
     int64_t stop[GR_MODEL_MAX_EOS + 2]; /* ids that end the text: eos, end of turn */
     int stops;
 };
@@ -18,18 +18,14 @@ typedef gr_status (*gr_generate_sink)(void *context, uint32_t id);
 
 /* Continues prompt[0..length).  Ends at a stop token (not handed on), after max_new_tokens, or when
  * the engine's cache is full.  The engine is prepared for generation.  Errors: ERR_USAGE when the
- * prompt does not fit. */
+ * prompt does not fit, ERR_DATA when the model gives logits that are not finite. */
 gr_status gr_generate(struct gr_engine *engine, const uint32_t *prompt, int64_t length,
                       const struct gr_generate_options *options, gr_generate_sink sink,
                       void *context);
 
-/* The two halves of a step.
- * extend: puts the tokens behind those in engine->cache, all at once when it is empty and else one;
- * logits (V, host) <- of what follows.
- * choose: the token that takes `position`.  The seed and the position fix the randomness. */
+/* Puts the tokens behind those in engine->cache, all at once when it is empty and else one; logits
+ * (V, host) <- of what follows. */
 gr_status gr_generate_extend(struct gr_engine *engine, float *logits, const int32_t *ids,
                              int64_t count);
-int32_t gr_generate_choose(const float *logits, int64_t vocab,
-                           const struct gr_generate_options *options, int64_t position);
 
 #endif
