@@ -15,7 +15,7 @@
 /* ---- the workspace and the tiles ---- */
 
 static void layout(struct gr_attention_memory *memory, struct gr_arena *arena, int threads,
-                   int64_t n, int64_t heads)
+                   int64_t n, int64_t heads, int64_t head_dim)
 {
     int64_t floats = (int64_t)sizeof(float);
 
@@ -23,6 +23,7 @@ static void layout(struct gr_attention_memory *memory, struct gr_arena *arena, i
     memory->lse = gr_arena_take(arena, n * heads * floats);
     memory->delta = gr_arena_take(arena, n * heads * floats);
     memory->scores = gr_arena_take(arena, 2 * threads * GR_TILE_ROWS * GR_BLOCK_ROWS * floats);
+    memory->widened = gr_arena_take(arena, threads * GR_WIDENED_ROWS * head_dim * floats);
 }
 
 int64_t GR_CPU(attention_workspace_bytes)(struct gr_device *dev, int64_t n, int64_t heads,
@@ -31,8 +32,7 @@ int64_t GR_CPU(attention_workspace_bytes)(struct gr_device *dev, int64_t n, int6
     struct gr_arena measure = {.name = "workspace"};
     struct gr_attention_memory memory;
 
-    (void)head_dim;
-    layout(&memory, &measure, dev->threads, n, heads);
+    layout(&memory, &measure, dev->threads, n, heads, head_dim);
     return measure.used;
 }
 
@@ -54,7 +54,7 @@ bool GR_CPU(attention_cut)(struct gr_attention_memory *memory, struct gr_device 
     struct gr_arena arena = {
         .name = "workspace", .base = dev->workspace, .capacity = dev->workspace_bytes};
 
-    layout(memory, &arena, dev->threads, n, a->q.dim[1]);
+    layout(memory, &arena, dev->threads, n, a->q.dim[1], a->q.dim[2]);
     memory->tiles = 0;
     for (int64_t d = 0; d < a->docs.dim[0]; d++) {
         int64_t begin = doc[d * a->docs.stride], after = doc[d * a->docs.stride + 1];
@@ -116,8 +116,10 @@ static void forward_tile(const struct gr_attention_memory *memory, const struct 
     int64_t rows = t.end - t.begin, head_dim = a->q.dim[2];
     int64_t kv_head = head / (a->q.dim[1] / a->k.dim[1]);
     int64_t first = gr_first_key(a, t.doc_begin, t.begin);
-    gr_tensor q = gr_head_rows(a->q, head, t.begin, t.end);
-    gr_tensor o = gr_head_rows(a->o, head, t.begin, t.end);
+    gr_tensor q = gr_load_tile(gr_head_rows(a->q, head, t.begin, t.end),
+                               gr_widened_tile(memory, 0, head_dim));
+    gr_tensor stored = gr_head_rows(a->o, head, t.begin, t.end);
+    gr_tensor o = gr_place_tile(stored, gr_widened_tile(memory, 1, head_dim));
     struct softmax state[GR_TILE_ROWS];
 
     for (int64_t i = 0; i < rows; i++)
@@ -125,16 +127,19 @@ static void forward_tile(const struct gr_attention_memory *memory, const struct 
     for (int64_t begin = first; begin < t.end; begin += GR_BLOCK_ROWS) {
         int64_t end = gr_smaller(t.end, begin + GR_BLOCK_ROWS);
         gr_tensor scores = gr_score_tile(memory, 0, rows, end - begin);
+        gr_tensor k = gr_load_tile(gr_head_rows(a->k, kv_head, begin, end),
+                                   gr_widened_block(memory, 0, head_dim));
+        gr_tensor v = gr_load_tile(gr_head_rows(a->v, kv_head, begin, end),
+                                   gr_widened_block(memory, 1, head_dim));
 
-        gr_cpu_matmul_nt(scores, q, gr_head_rows(a->k, kv_head, begin, end), a->scale, 0.0f);
+        gr_cpu_matmul_nt(scores, q, k, a->scale, 0.0f);
         for (int64_t i = 0; i < rows; i++) {
             int64_t row = t.begin + i, seen = gr_first_key(a, t.doc_begin, row);
 
             soften(&state[i], gr_row_f32(scores, i), end - begin, gr_larger(seen - begin, 0),
                    gr_smaller(row + 1, end) - begin, gr_row_f32(o, i), head_dim);
         }
-        gr_cpu_matmul_nn(o, scores, gr_head_rows(a->v, kv_head, begin, end), 1.0f,
-                         begin == first ? 0.0f : 1.0f);
+        gr_cpu_matmul_nn(o, scores, v, 1.0f, begin == first ? 0.0f : 1.0f);
     }
     for (int64_t i = 0; i < rows; i++) {
         float scale = (float)(1.0 / state[i].sum), *row = gr_row_f32(o, i);
@@ -143,13 +148,14 @@ static void forward_tile(const struct gr_attention_memory *memory, const struct 
             row[j] *= scale;
         gr_row_f32(a->lse, t.begin + i)[head] = (float)((double)state[i].shift + log(state[i].sum));
     }
+    gr_store_tile(stored, o);
 }
 
 /* Rows outside every document. */
 static void zero_tile(const struct gr_attention *a, struct gr_attention_tile t, int64_t head)
 {
     for (int64_t i = t.begin; i < t.end; i++) {
-        memset(gr_row_f32(a->o, i) + head * a->o.dim[2], 0, (size_t)a->o.dim[2] * sizeof(float));
+        gr_zero_head(a->o, i, head);
         gr_row_f32(a->lse, i)[head] = 0.0f;
     }
 }

@@ -13,7 +13,6 @@ gr_status gr_refuse_not_yet(const struct gr_config *c)
         const char *neutral;
     } rows[] = {
         {"data.eval_split", c->data.eval_split > 0, "0; name files in data.eval"},
-        {"device.dtype", strcmp(c->device.dtype, "bf16") == 0, "auto or f32"},
         {"device.memory", c->device.memory > 0, "auto"},
         {"device.recompute", strcmp(c->device.recompute, "all") == 0, "auto or none"},
         {"dist.backend", strcmp(c->dist.backend, "nccl") == 0, "auto or mpi"},
