@@ -24,6 +24,7 @@
 enum {
     ALIGN_BYTES = 64,         /* of each tensor in the shared memory: a cache line */
     BLOCK_ELEMENTS = 1 << 18, /* what a thread converts at a time */
+    RUN_ELEMENTS = 1024,      /* widened and narrowed in the cache */
     SEALS = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE,
 };
 
@@ -38,6 +39,7 @@ struct part {
 struct gr_weights_host {
     struct part *part; /* [count] as asked for */
     int64_t count;
+    enum gr_dtype dtype;
     int64_t bytes;  /* of the shared memory */
     int64_t blocks; /* to convert */
     void *shared;   /* mapped read-only; NULL when bytes is 0 */
@@ -56,6 +58,7 @@ static gr_status plan_part(struct gr_weights_host *w, struct part *part,
                            const struct gr_model_files *model, const char *name)
 {
     const struct gr_safetensors_entry *entry = NULL;
+    int64_t element = gr_dtype_bytes(w->dtype);
 
     part->tensor = gr_model_files_find(model, name);
     if (part->tensor == NULL)
@@ -71,13 +74,12 @@ static gr_status plan_part(struct gr_weights_host *w, struct part *part,
                        "F16)",
                        entry->name, entry->dtype_name);
     part->elements = entry->bytes / gr_dtype_bytes(entry->dtype);
-    /* A header of odd length leaves f32 data at addresses that no float may have. */
+    /* A header of odd length leaves data at addresses that no number may have. */
     part->first_block = w->blocks;
-    part->converted = entry->dtype != GR_F32 || entry->offset % (int64_t)sizeof(float) != 0;
+    part->converted = entry->dtype != w->dtype || entry->offset % element != 0;
     if (part->converted) {
         part->offset = w->bytes;
-        w->bytes +=
-            (gr_mul(part->elements, sizeof(float)) + ALIGN_BYTES - 1) / ALIGN_BYTES * ALIGN_BYTES;
+        w->bytes += (gr_mul(part->elements, element) + ALIGN_BYTES - 1) / ALIGN_BYTES * ALIGN_BYTES;
         w->blocks += part_blocks(part);
     }
     return GR_OK;
@@ -96,18 +98,23 @@ out:
     return status;
 }
 
-/* ---- widening --------------------------------------------------------------------------- */
+/* ---- converting ------------------------------------------------------------------------ */
 
 /* Elements [begin, end) of a tensor into its place `out`. */
-static void convert_range(unsigned char *out, const struct gr_model_tensor *tensor, int64_t begin,
-                          int64_t end)
+static void convert_range(unsigned char *out, enum gr_dtype out_dtype,
+                          const struct gr_model_tensor *tensor, int64_t begin, int64_t end)
 {
     enum gr_dtype dtype = tensor->entry->dtype;
     const unsigned char *in = gr_model_tensor_data(tensor);
-    bool known =
-        gr_widen((float *)out + begin, in + begin * gr_dtype_bytes(dtype), dtype, end - begin);
+    float run[RUN_ELEMENTS];
 
-    GR_CHECK(known, "%s", gr_dtype_name(dtype)); /* the plan refuses the others */
+    for (int64_t i = begin; i < end; i += RUN_ELEMENTS) {
+        int64_t count = end - i < RUN_ELEMENTS ? end - i : RUN_ELEMENTS;
+        bool known = gr_widen(run, in + i * gr_dtype_bytes(dtype), dtype, count) &&
+                     gr_narrow(out + i * gr_dtype_bytes(out_dtype), run, out_dtype, count);
+
+        GR_CHECK(known, "%s", gr_dtype_name(dtype)); /* the plan refuses the others */
+    }
 }
 
 struct convert_job {
@@ -130,7 +137,7 @@ static void convert_blocks(void *context)
             part++;
         begin = (block - part->first_block) * BLOCK_ELEMENTS;
         end = part->elements - begin < BLOCK_ELEMENTS ? part->elements : begin + BLOCK_ELEMENTS;
-        convert_range(job->out + part->offset, part->tensor, begin, end);
+        convert_range(job->out + part->offset, w->dtype, part->tensor, begin, end);
     }
 }
 
@@ -139,7 +146,8 @@ static void convert_blocks(void *context)
 static gr_status fail_memory(const struct gr_weights_host *w, const char *verb)
 {
     return gr_fail(GR_ERR_DEVICE, "host memory",
-                   "give the job more memory, or a model saved in float32, which needs no copy",
+                   "give the job more memory, or a model saved in the dtype it computes with, "
+                   "which needs no copy",
                    "converted weights of %" PRId64 " MiB cannot be %s (%s)", w->bytes >> 20, verb,
                    strerror(errno));
 }
@@ -245,6 +253,7 @@ gr_status gr_weights_host_create(struct gr_weights_host **weights,
     *weights = NULL;
     w->listener = w->fd = -1;
     w->directory = model->directory;
+    w->dtype = options->dtype;
     GR_TRY(plan(w, model, name, count));
     if (w->bytes > 0 && options->local_rank == 0)
         GR_TRY(prepare_shared(w, options));
@@ -285,7 +294,7 @@ void gr_weights_host_destroy(struct gr_weights_host *weights)
     gr_free(weights);
 }
 
-const float *gr_weights_host_data(const struct gr_weights_host *weights, int64_t i)
+const void *gr_weights_host_data(const struct gr_weights_host *weights, int64_t i)
 {
     const struct part *part = NULL;
 
@@ -293,13 +302,13 @@ const float *gr_weights_host_data(const struct gr_weights_host *weights, int64_t
     part = &weights->part[i];
     if (!part->converted)
         return gr_model_tensor_data(part->tensor);
-    return (const float *)((const unsigned char *)weights->shared + part->offset);
+    return (const unsigned char *)weights->shared + part->offset;
 }
 
 gr_status gr_weights_host_measure(int64_t *bytes, const struct gr_model_files *model,
-                                  const char *const *name, int64_t count)
+                                  const char *const *name, int64_t count, enum gr_dtype dtype)
 {
-    struct gr_weights_host w = {0};
+    struct gr_weights_host w = {.dtype = dtype};
     gr_status status = plan(&w, model, name, count);
 
     *bytes = w.bytes;

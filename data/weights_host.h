@@ -1,6 +1,7 @@
-/* Weights as f32 on the host.  Those that a file holds as f32 are the mapped file itself; BF16 and
- * F16 are widened (exactly) once per host, into one piece of anonymous memory that all processes of
- * the job on this host map read-only: local rank 0 makes it and hands it out.  /dev/shm is not
+/* Weights on the host in the dtype a run computes with, f32 or bf16.  Those that a file holds so
+ * are the mapped file itself; the others are converted (exactly, or rounded to the nearest) once
+ * per host, into one piece of anonymous memory that all processes of the job on this host map
+ * read-only: local rank 0 makes it and hands it out.  /dev/shm is not
  * used: containers give it 64 MiB.  Knows neither MPI nor what the tensors mean. */
 #ifndef GR_DATA_WEIGHTS_HOST_H
 #define GR_DATA_WEIGHTS_HOST_H
@@ -8,6 +9,7 @@
 #include "data/model_files.h"
 
 struct gr_weights_host_options {
+    enum gr_dtype dtype; /* F32 or BF16: what the weights shall be */
     int local_rank;      /* among the processes of the job on this host */
     int local_size;      /* their number; 1: nobody to share with */
     const char *job_key; /* the same for all of them, and no other job's: names the socket */
@@ -32,11 +34,11 @@ gr_status gr_weights_host_share(struct gr_weights_host *weights,
 void gr_weights_host_destroy(struct gr_weights_host *weights); /* NULL is fine */
 
 /* Tensor i of those asked for, row-major, read-only; only after share. */
-const float *gr_weights_host_data(const struct gr_weights_host *weights, int64_t i);
+const void *gr_weights_host_data(const struct gr_weights_host *weights, int64_t i);
 
 /* Memory that a create would take for converted weights on this host, all ranks together: for the
  * memory plan, which is printed first.  Errors: ERR_DATA as above. */
 gr_status gr_weights_host_measure(int64_t *bytes, const struct gr_model_files *model,
-                                  const char *const *name, int64_t count);
+                                  const char *const *name, int64_t count, enum gr_dtype dtype);
 
 #endif

@@ -75,6 +75,11 @@ static void check_is(struct check *c, const char *name, gr_tensor t, gr_tensor e
     check_layout(c, name, t);
 }
 
+static bool computes(enum gr_dtype dtype)
+{
+    return dtype == GR_F32 || dtype == GR_BF16;
+}
+
 /* Activations: a compute dtype, `ndim` dimensions, a padded number of rows or one alone.  The
  * tensor the shapes of the op's others are measured by. */
 static void check_rows(struct check *c, const char *name, gr_tensor t, int ndim)
@@ -82,8 +87,8 @@ static void check_rows(struct check *c, const char *name, gr_tensor t, int ndim)
     char found[96];
 
     gr_tensor_describe(t, found, sizeof found);
-    REQUIRE(c, t.ndim == ndim && t.dtype == GR_F32, "%s does not fit (found %s, expected F32 %dD)",
-            name, found, ndim);
+    REQUIRE(c, t.ndim == ndim && computes(t.dtype),
+            "%s does not fit (found %s, expected F32 or BF16, %dD)", name, found, ndim);
     check_layout(c, name, t);
     REQUIRE(c, t.dim[0] % GR_ROW_MULTIPLE == 0 || t.dim[0] == 1,
             "%s needs a padded number of rows (found %s, expected a multiple of %d)", name, found,
@@ -238,7 +243,7 @@ void gr_attention_last(struct gr_device *dev, gr_tensor o, gr_tensor q, gr_tenso
     struct check c = check_begin(dev, "attention_last");
     int64_t heads = q.dim[1], kv_heads = k.dim[1];
 
-    check_kind(&c, "q", q, GR_F32, 3);
+    check_rows(&c, "q", q, 3);
     REQUIRE(&c, q.dim[0] == 1, "q has too many rows (found %lld, expected 1)", (long long)q.dim[0]);
     check_is(&c, "k", k, shape_3d(q.dtype, k.dim[0], kv_heads, q.dim[2]));
     check_is(&c, "v", v, k);
@@ -508,8 +513,12 @@ void gr_copy(struct gr_device *dev, gr_tensor y, gr_tensor x)
 {
     struct check c = check_begin(dev, "copy");
 
-    check_kind(&c, "x", x, GR_F32, x.ndim);
-    check_is(&c, "y", y, x);
+    gr_tensor like = x;
+
+    check_kind(&c, "x", x, x.dtype == GR_BF16 ? GR_BF16 : GR_F32, x.ndim);
+    if (computes(y.dtype))
+        like.dtype = y.dtype;
+    check_is(&c, "y", y, like);
     if (c.ok)
         dev->ops->copy(dev, y, x);
 }
@@ -525,7 +534,8 @@ static void check_adamw_spans(struct check *c, const struct gr_adamw *a)
                 "span %d does not fit (found %lld to %lld of %lld, previous end %lld)", i,
                 (long long)s->begin, (long long)s->end, (long long)a->param.dim[0], (long long)end);
         if (!gr_tensor_is_none(s->copy))
-            check_is(c, "copy", s->copy, shape_1d(GR_F32, s->end - s->begin));
+            check_is(c, "copy", s->copy,
+                     shape_1d(computes(s->copy.dtype) ? s->copy.dtype : GR_F32, s->end - s->begin));
         end = s->end;
     }
 }

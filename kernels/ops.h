@@ -6,6 +6,10 @@
  * shape or dtype that does not fit, naming op and shapes).  Bits of every result are independent
  * of the number of threads, and of everything outside the rows of a segment.
  *
+ * Activations, their gradients, frozen weights and A and B are all f32 or all bf16.  An op computes
+ * in f32 either way; in bf16 each result is rounded once, to the nearest with ties to even.  What
+ * says f32 or f64 below stays so.
+ *
  * Letters: N rows, C hidden, F ffn, V vocab, NH/NKV heads, HD head dim, R LoRA r, D documents,
  * S supervised rows.  N and S are multiples of 64 (GR_ROW_MULTIPLE); N may also be 1. */
 #ifndef GR_OPS_H
@@ -17,7 +21,7 @@
 enum gr_write { GR_OVERWRITE, GR_ACCUMULATE };
 
 /* y <- table[id];  id -1 gives a row of zeros (padding).
- *   y (N, C) f32   table (V, C) f32   ids (N) i32, -1 <= id < V */
+ *   y (N, C)   table (V, C)   ids (N) i32, -1 <= id < V */
 void gr_embedding_forward(struct gr_device *dev, gr_tensor y, gr_tensor table, gr_tensor ids);
 
 /* y <- x * rstd * w,  rstd = 1 / sqrt(mean(x^2) + eps) over the last dimension.

@@ -79,22 +79,26 @@ static void make_pass(struct gr_golden *g, const char *adapter_dir)
         if (round == 1)
             ASSERT_OK(gr_device_arena_create(g->dev, &g->step, "step", measured.used));
         g->adapter->param = gr_arena_tensor_1d(arena, GR_F32, elements);
+        if (g->model.dtype != GR_F32)
+            g->adapter->copy = gr_arena_tensor_1d(arena, g->model.dtype, elements);
         g->gradient = gr_arena_tensor_1d(arena, GR_F32, elements);
         gr_pass_layout(g->pass, arena);
     }
     ASSERT_OK(gr_peft_read_weights(values, g->adapter, adapter_dir));
     gr_device_upload(g->dev, g->adapter->param, values);
+    if (g->model.dtype != GR_F32)
+        gr_copy(g->dev, g->adapter->copy, g->adapter->param);
     ASSERT_OK(gr_device_sync(g->dev));
     gr_pass_bind(g->pass, &g->gradient);
     gr_free(values);
 }
 
-void gr_golden_open(struct gr_golden *g, const char *name, int threads)
+void gr_golden_open(struct gr_golden *g, const char *name, int threads, enum gr_dtype dtype)
 {
     char *dir = gr_format("%s/tests/golden/%s", getenv("GRAFT_SOURCE_DIR"), name);
     char *truth = gr_format("%s/golden.safetensors", dir), *adapter = gr_format("%s/adapter", dir);
     struct gr_weight_sharing alone = {
-        .local_size = 1, .job_key = "golden", .threads = threads, .timeout_s = 10};
+        .dtype = dtype, .local_size = 1, .job_key = "golden", .threads = threads, .timeout_s = 10};
     struct gr_lora_config lora = {0};
     char hash[65];
 
@@ -102,11 +106,13 @@ void gr_golden_open(struct gr_golden *g, const char *name, int threads)
     ASSERT_OK(gr_safetensors_open(&g->truth, truth));
     ASSERT_OK(gr_device_create(&g->dev, "cpu", threads, getenv("GRAFT_ISA")));
     g->model.dev = g->dev;
+    g->model.dtype = dtype;
     ASSERT_OK(gr_model_config_load(&g->model.config, dir));
     ASSERT_OK(gr_weights_load(&g->model.weights, hash, &g->model.config, dir, &alone));
     ASSERT_OK(gr_weights_share(&g->model.weights, &g->model.config, &alone));
     ASSERT_OK(gr_peft_read_config(&lora, adapter));
     ASSERT_OK(gr_adapter_create(&g->adapter, &g->model.config, &lora));
+    g->bf16_ratio = GR_NEW_ARRAY(double, 2 * g->adapter->count);
     make_batch(g);
     make_rope_tables(g);
     make_pass(g, adapter);
@@ -128,6 +134,18 @@ static double relative_error(const float *found, const double *truth, int64_t co
         largest = fabs(truth[i]) > largest ? fabs(truth[i]) : largest;
     }
     return largest == 0 ? difference : difference / largest;
+}
+
+/* ||found - truth|| / ||truth|| */
+static double norm_error(const float *found, const double *truth, int64_t count)
+{
+    double difference = 0, norm = 0;
+
+    for (int64_t i = 0; i < count; i++) {
+        difference += ((double)found[i] - truth[i]) * ((double)found[i] - truth[i]);
+        norm += truth[i] * truth[i];
+    }
+    return sqrt(difference / norm);
 }
 
 static void compare_logits(struct gr_golden *g)
@@ -167,15 +185,19 @@ static void compare_gradients(struct gr_golden *g)
     for (int64_t i = 0; i < 2 * g->adapter->count; i++) {
         const struct gr_lora_matrix *m = &g->adapter->matrix[i / 2];
         int64_t begin = i % 2 == 0 ? m->a_begin : m->b_begin, count;
-        char name[64], key[160];
+        char name[64], key[160], bf16_key[180];
         const double *truth;
         double error;
+        int64_t one;
 
         gr_lora_matrix_name(name, m);
         snprintf(key, sizeof key, "grad.base_model.model.%s.lora_%c.weight", name,
                  i % 2 == 0 ? 'A' : 'B');
         truth = truth_of(g, key, &count);
         ASSERT_INT(count, i % 2 == 0 ? m->r * m->in : m->out * m->r);
+        snprintf(bf16_key, sizeof bf16_key, "bf16_error.%s", key);
+        g->bf16_ratio[i] =
+            norm_error(found + begin, truth, count) / *(const double *)truth_of(g, bf16_key, &one);
         error = relative_error(found + begin, truth, count);
         if (error >= g->gradient_error || isnan(error)) {
             g->gradient_error = error;
@@ -213,6 +235,7 @@ void gr_golden_close(struct gr_golden *g)
     gr_device_arena_release(g->dev, &g->fixed);
     gr_device_destroy(g->dev);
     gr_safetensors_close(&g->truth);
+    gr_free(g->bf16_ratio);
     gr_free(g->batch.ids);
     gr_free(g->batch.positions);
     gr_free(g->batch.docs);

@@ -18,10 +18,12 @@ struct gr_golden {
     /* found by gr_golden_run: largest difference over the truth's largest value */
     double logits_error, loss_error, gradient_error;
     char worst_gradient[160];
+    /* per adapter tensor [2 * adapter->count]: ||g - g64|| / ||g64||, over that of PEFT in bf16 */
+    double *bf16_ratio;
 };
 
 /* Any failure fails the test. */
-void gr_golden_open(struct gr_golden *golden, const char *name, int threads);
+void gr_golden_open(struct gr_golden *golden, const char *name, int threads, enum gr_dtype dtype);
 void gr_golden_run(struct gr_golden *golden);
 void gr_golden_close(struct gr_golden *golden);
 

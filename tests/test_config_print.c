@@ -140,8 +140,8 @@ TEST(config_help_names_key_default_range_unit_and_whether_it_is_free)
                              "      length of a pack (an integer in [2, 1048576], tokens)\n"));
     ASSERT(strstr(text.data,
                   "  device.dtype (default auto)\n"
-                  "      how activations and compute copies of weights are stored (auto | "
-                  "f32 | bf16)\n"));
+                  "      how weights and activations are stored; auto: f32, or bf16 where f32 "
+                  "weights do not fit (auto | f32 | bf16)\n"));
     ASSERT(strstr(text.data, "(an integer in [1, 1000000000], steps; may change on resume)\n"));
     gr_buffer_release(&text);
 }

@@ -1,5 +1,6 @@
 /* The transformer against what PEFT computes exactly: logits, losses and every adapter gradient of
- * each case in tests/golden, as one pack of isolated documents, f32 within 1e-5 of f64. */
+ * each case in tests/golden, as one pack of isolated documents: f32 within 1e-5 of f64, bf16 as
+ * near as PEFT's own bf16 and its half again (the worst tensor of a case: three times). */
 #include "kernels/base/alloc.h"
 #include "kernels/base/env.h"
 #include "tests/golden_case.h"
@@ -14,7 +15,7 @@ static void check_case(const char *name)
 {
     struct gr_golden golden;
 
-    gr_golden_open(&golden, name, 2);
+    gr_golden_open(&golden, name, 2, GR_F32);
     gr_golden_run(&golden);
     ASSERT_MSG(golden.logits_error <= tolerance, "%s: logits are off by %g", name,
                golden.logits_error);
@@ -27,10 +28,42 @@ static void check_case(const char *name)
     gr_golden_close(&golden);
 }
 
+static int compare(const void *a, const void *b)
+{
+    const double *x = a, *y = b;
+
+    return (*x > *y) - (*x < *y);
+}
+
+/* PEFT's bf16 is a bf16 base with an f32 adapter and no autocast; its loss and logits are 1e-4 to
+ * 2e-2 away from f64, too noisy to be measured by alone. */
+static void check_bf16_case(const char *name)
+{
+    struct gr_golden golden;
+    int64_t count;
+
+    gr_golden_open(&golden, name, 2, GR_BF16);
+    gr_golden_run(&golden);
+    count = 2 * golden.adapter->count;
+    qsort(golden.bf16_ratio, (size_t)count, sizeof *golden.bf16_ratio, compare);
+    printf("%s: logits %.1e, loss %.1e, gradients over PEFT's: median %.2f, worst %.2f\n", name,
+           golden.logits_error, golden.loss_error, golden.bf16_ratio[count / 2],
+           golden.bf16_ratio[count - 1]);
+    ASSERT_MSG(golden.bf16_ratio[count / 2] <= 1.5, "%s: half of the gradients are off by %g", name,
+               golden.bf16_ratio[count / 2]);
+    ASSERT_MSG(golden.bf16_ratio[count - 1] <= 3, "%s: a gradient is off by %g", name,
+               golden.bf16_ratio[count - 1]);
+    gr_golden_close(&golden);
+}
+
 #define GOLDEN_CASE(test, name)                                                                    \
     TEST(model_golden_##test##_equals_peft)                                                        \
     {                                                                                              \
         check_case(name);                                                                          \
+    }                                                                                              \
+    TEST(model_golden_##test##_in_bf16_as_near_as_peft)                                            \
+    {                                                                                              \
+        check_bf16_case(name);                                                                     \
     }
 
 GOLDEN_CASE(llama, "llama")

@@ -90,7 +90,7 @@ TEST(embedding_misuse_is_sticky_bug)
            "embedding_forward: y needs a padded number of rows (found F32 (63, 8), expected a "
            "multiple of 64)");
     MISUSE(gr_embedding_forward(dev, with_dtype(f32(N, C), GR_F64), f32(V, C), i32(N)),
-           "embedding_forward: y does not fit (found F64 (64, 8), expected F32 2D)");
+           "embedding_forward: y does not fit (found F64 (64, 8), expected F32 or BF16, 2D)");
     MISUSE(gr_embedding_forward(dev, f32(N, C), f32(V, C + 1), i32(N)),
            "embedding_forward: table does not fit (found F32 (11, 9), expected F32 (11, 8))");
     MISUSE(gr_embedding_forward(dev, f32(N, C), f32(V, C), vector(GR_I64, N)),
@@ -102,7 +102,7 @@ TEST(embedding_misuse_is_sticky_bug)
     MISUSE(gr_embedding_forward(dev, f32(N, C), f32(V, C), with_stride(i32(N), 2)),
            "embedding_forward: ids has a wrong stride (found I32 (64) with stride 2");
     MISUSE(gr_embedding_forward(dev, (gr_tensor){0}, f32(V, C), i32(N)),
-           "embedding_forward: y does not fit (found none (), expected F32 2D)");
+           "embedding_forward: y does not fit (found none (), expected F32 or BF16, 2D)");
 }
 
 /* 0.5 in f64 holds the i32 words 0 and 0x3fe00000: odd rows are out of range. */
@@ -163,7 +163,7 @@ TEST(rope_misuse_is_sticky_bug)
     MISUSE(gr_rope(dev, heads(N, NH, HD), f32(9, 2), f32(9, 2), i32(N), 0),
            "rope: direction is out of range (found 0, expected +1 or -1)");
     MISUSE(gr_rope(dev, f32(N, C), f32(9, 2), f32(9, 2), i32(N), 1),
-           "rope: x does not fit (found F32 (64, 8), expected F32 3D)");
+           "rope: x does not fit (found F32 (64, 8), expected F32 or BF16, 3D)");
 }
 
 TEST(swiglu_misuse_is_sticky_bug)
@@ -216,7 +216,7 @@ TEST(attention_misuse_is_sticky_bug)
 #define BACKWARD(change, expected)                                                                 \
     MISUSE_OF(gr_attention, attention, change, gr_attention_backward,                              \
               "attention_backward: " expected)
-    FORWARD(q = f32(N, C), "q does not fit (found F32 (64, 8), expected F32 3D)");
+    FORWARD(q = f32(N, C), "q does not fit (found F32 (64, 8), expected F32 or BF16, 3D)");
     FORWARD(k = heads(N, NH, 5), "k does not fit (found F32 (64, 2, 5), expected F32 (64, 2, 4))");
     FORWARD(v = heads(N, 1, HD), "v does not fit (found F32 (64, 1, 4), expected F32 (64, 2, 4))");
     FORWARD(q = heads(N, 3, HD), "the heads of k do not divide those of q (found 2 and 3)");

@@ -84,7 +84,7 @@ static void assert_values(const struct gr_weights_host *weights)
     for (int i = 0; i < LARGE; i++)
         ASSERT_INT(bits_of(&large[i]), (uint32_t)(uint16_t)(i * 31 + 7) << 16);
     ASSERT(memcmp(gr_weights_host_data(weights, 1), f32_data, sizeof f32_data) == 0);
-    ASSERT_NEAR(gr_weights_host_data(weights, 4)[0], 1, 0);
+    ASSERT_NEAR(*(const float *)gr_weights_host_data(weights, 4), 1, 0);
 }
 
 static struct gr_weights_host_options options_of(int local_rank, int local_size, double timeout_s)
@@ -126,7 +126,7 @@ TEST(weights_host_one_process_widens_exactly)
     gr_test_enter_folder();
     write_model();
     ASSERT_OK(gr_model_files_open(&model, "m"));
-    ASSERT_OK(gr_weights_host_measure(&bytes, &model, names, GR_COUNT(names)));
+    ASSERT_OK(gr_weights_host_measure(&bytes, &model, names, GR_COUNT(names), GR_F32));
     ASSERT_INT(bytes, 4 * ALL_HALVES * 2 + (4 * LARGE + 63) / 64 * 64 + 64);
     for (int threads = 1; threads <= 3; threads++) {
         struct gr_weights_host_options options = options_of(0, 1, 10);
@@ -170,8 +170,8 @@ TEST(weights_host_data_at_odd_addresses_is_copied)
     for (int64_t i = 0; i < GR_COUNT(asked); i++)
         ASSERT_INT((uintptr_t)gr_weights_host_data(weights, i) % 64, 0);
     ASSERT(memcmp(gr_weights_host_data(weights, 0), f32, sizeof f32) == 0);
-    ASSERT_NEAR(gr_weights_host_data(weights, 1)[0], 1.5, 0);
-    ASSERT_NEAR(gr_weights_host_data(weights, 2)[0], 1.5, 0);
+    ASSERT_NEAR(*(const float *)gr_weights_host_data(weights, 1), 1.5, 0);
+    ASSERT_NEAR(*(const float *)gr_weights_host_data(weights, 2), 1.5, 0);
     gr_weights_host_destroy(weights);
     gr_model_files_close(&model);
 }
@@ -203,7 +203,7 @@ TEST(weights_host_other_dtypes_and_missing_tensors_are_refused)
         ASSERT_TEXT(gr_error_message(), refused[i].message);
         ASSERT(weights == NULL);
         gr_error_clear();
-        ASSERT_INT(gr_weights_host_measure(&bytes, &model, asked, 2), GR_ERR_DATA);
+        ASSERT_INT(gr_weights_host_measure(&bytes, &model, asked, 2, GR_F32), GR_ERR_DATA);
         gr_error_clear();
     }
     gr_model_files_close(&model);

@@ -124,7 +124,7 @@
     F(device., backend, CHOICE, "auto", "auto | cpu | cuda", "", FREE,                             \
       "where the run computes; auto: CUDA where there is a GPU")                                   \
     F(device., dtype, CHOICE, "auto", "auto | f32 | bf16", "", IDENTITY,                           \
-      "how activations and compute copies of weights are stored")                                  \
+      "how weights and activations are stored; auto: f32, or bf16 where f32 weights do not fit")                                  \
     F(device., deterministic, FLAG, "false", "", "", IDENTITY,                                     \
       "CUDA: the same bits every time, somewhat slower; the CPU always gives them")                \
     F(device., memory, BYTES, "auto", "", "bytes", FREE,                                           \

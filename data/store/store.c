@@ -5,6 +5,7 @@
 #include "kernels/base/alloc.h"
 
 #include <string.h>
+#include <sys/stat.h>
 
 gr_status gr_store_open(struct gr_store **store, const char *url)
 {
@@ -23,6 +24,14 @@ gr_status gr_store_open(struct gr_store **store, const char *url)
         return gr_fail(GR_ERR_USAGE, url, "give a folder, as a path or as file:///path",
                        "the place of the store is empty");
     return gr_store_file_open(store, url, path);
+}
+
+bool gr_store_is_there(const char *url)
+{
+    const char *scheme_end = strstr(url, "://");
+    struct stat info;
+
+    return stat(scheme_end == NULL ? url : scheme_end + strlen("://"), &info) == 0;
 }
 
 void gr_store_close(struct gr_store *store)

@@ -45,6 +45,8 @@ struct gr_store {
  * such scheme, cannot be made).  A folder that may only be read opens; putting into it fails. */
 gr_status gr_store_open(struct gr_store **store, const char *url);
 void gr_store_close(struct gr_store *store); /* NULL is fine */
+/* Whether opening it would find something rather than make it. */
+bool gr_store_is_there(const char *url);
 /* Puts one object given by its whole place: "folder/name", or "name" in the working folder. */
 gr_status gr_store_put_path(const char *path, const void *bytes, int64_t count);
 void gr_store_list_release(struct gr_store_list *list);

@@ -2,7 +2,7 @@
  * multiply-adds are those of torch's vectorised kernels (lerp, addcmul): the moments equal torch's
  * bit for bit on CPUs with AVX2; the parameters do up to torch's sqrt, which is not exact. */
 #include "kernels/cpu/cpu.h"
-#include "kernels/cpu/rows.h"
+#include "kernels/cpu/stored.h"
 
 #include <math.h>
 #include <string.h>
@@ -54,7 +54,7 @@ static void update_span(struct gr_device *dev, const struct gr_adamw *a,
                         const struct gr_adamw_span *s)
 {
     struct factors f = factors_of(a, s);
-    float *p = a->param.data, *m = a->moment1.data, *v = a->moment2.data, *copy = s->copy.data;
+    float *p = a->param.data, *m = a->moment1.data, *v = a->moment2.data;
     const float *g = a->grad.data;
 
 #pragma omp parallel for num_threads(dev->threads)
@@ -62,8 +62,8 @@ static void update_span(struct gr_device *dev, const struct gr_adamw *a,
         int64_t n = s->end - i < GR_CHUNK ? s->end - i : GR_CHUNK;
 
         update(p + i, m + i, v + i, g + i, n, &f);
-        if (copy != NULL)
-            memcpy(copy + (i - s->begin), p + i, (size_t)n * sizeof *p);
+        if (!gr_tensor_is_none(s->copy))
+            gr_store_run(s->copy, 0, i - s->begin, n, p + i);
     }
 }
 

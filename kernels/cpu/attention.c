@@ -15,7 +15,7 @@
 /* ---- the workspace and the tiles ---- */
 
 static void layout(struct gr_attention_memory *memory, struct gr_arena *arena, int threads,
-                   int64_t n, int64_t heads)
+                   int64_t n, int64_t heads, int64_t head_dim)
 {
     int64_t floats = (int64_t)sizeof(float);
 
@@ -23,6 +23,7 @@ static void layout(struct gr_attention_memory *memory, struct gr_arena *arena, i
     memory->lse = gr_arena_take(arena, n * heads * floats);
     memory->delta = gr_arena_take(arena, n * heads * floats);
     memory->scores = gr_arena_take(arena, 2 * threads * GR_TILE_ROWS * GR_BLOCK_ROWS * floats);
+    memory->widened = gr_arena_take(arena, threads * GR_WIDENED_ROWS * head_dim * floats);
 }
 
 int64_t GR_CPU(attention_workspace_bytes)(struct gr_device *dev, int64_t n, int64_t heads,
@@ -31,8 +32,7 @@ int64_t GR_CPU(attention_workspace_bytes)(struct gr_device *dev, int64_t n, int6
     struct gr_arena measure = {.name = "workspace"};
     struct gr_attention_memory memory;
 
-    (void)head_dim;
-    layout(&memory, &measure, dev->threads, n, heads);
+    layout(&memory, &measure, dev->threads, n, heads, head_dim);
     return measure.used;
 }
 
@@ -54,7 +54,7 @@ bool GR_CPU(attention_cut)(struct gr_attention_memory *memory, struct gr_device 
     struct gr_arena arena = {
         .name = "workspace", .base = dev->workspace, .capacity = dev->workspace_bytes};
 
-    layout(memory, &arena, dev->threads, n, a->q.dim[1]);
+    layout(memory, &arena, dev->threads, n, a->q.dim[1], a->q.dim[2]);
     memory->tiles = 0;
     for (int64_t d = 0; d < a->docs.dim[0]; d++) {
         int64_t begin = doc[d * a->docs.stride], after = doc[d * a->docs.stride + 1];
@@ -124,8 +124,10 @@ static void forward_tile(const struct gr_attention_memory *memory, const struct 
     int64_t rows = t.end - t.begin, head_dim = a->q.dim[2];
     int64_t kv_head = head / (a->q.dim[1] / a->k.dim[1]);
     int64_t first = gr_first_key(a, t.doc_begin, t.begin);
-    gr_tensor q = gr_head_rows(a->q, head, t.begin, t.end);
-    gr_tensor o = gr_head_rows(a->o, head, t.begin, t.end);
+    gr_tensor q = gr_load_tile(gr_head_rows(a->q, head, t.begin, t.end),
+                               gr_widened_tile(memory, 0, head_dim));
+    gr_tensor stored = gr_head_rows(a->o, head, t.begin, t.end);
+    gr_tensor o = gr_place_tile(stored, gr_widened_tile(memory, 1, head_dim));
     struct softmax state[GR_TILE_ROWS];
 
     for (int64_t i = 0; i < rows; i++)
@@ -133,28 +135,32 @@ static void forward_tile(const struct gr_attention_memory *memory, const struct 
     for (int64_t begin = first; begin < t.end; begin += GR_BLOCK_ROWS) {
         int64_t end = gr_smaller(t.end, begin + GR_BLOCK_ROWS);
         gr_tensor scores = gr_score_tile(memory, 0, rows, end - begin);
+        gr_tensor k = gr_load_tile(gr_head_rows(a->k, kv_head, begin, end),
+                                   gr_widened_block(memory, 0, head_dim));
+        gr_tensor v = gr_load_tile(gr_head_rows(a->v, kv_head, begin, end),
+                                   gr_widened_block(memory, 1, head_dim));
 
-        gr_cpu_matmul_nt(scores, q, gr_head_rows(a->k, kv_head, begin, end), a->scale, 0.0f);
+        gr_cpu_matmul_nt(scores, q, k, a->scale, 0.0f);
         for (int64_t i = 0; i < rows; i++) {
             int64_t row = t.begin + i, seen = gr_first_key(a, t.doc_begin, row);
 
             soften(&state[i], gr_row_f32(scores, i), end - begin, gr_larger(seen - begin, 0),
                    gr_smaller(row + 1, end) - begin, gr_row_f32(o, i), head_dim);
         }
-        gr_cpu_matmul_nn(o, scores, gr_head_rows(a->v, kv_head, begin, end), 1.0f,
-                         begin == first ? 0.0f : 1.0f);
+        gr_cpu_matmul_nn(o, scores, v, 1.0f, begin == first ? 0.0f : 1.0f);
     }
     for (int64_t i = 0; i < rows; i++) {
         normalise(gr_row_f32(o, i), head_dim, &state[i]);
         gr_row_f32(a->lse, t.begin + i)[head] = (float)((double)state[i].shift + log(state[i].sum));
     }
+    gr_store_tile(stored, o);
 }
 
 /* Rows outside every document. */
 static void zero_tile(const struct gr_attention *a, struct gr_attention_tile t, int64_t head)
 {
     for (int64_t i = t.begin; i < t.end; i++) {
-        memset(gr_row_f32(a->o, i) + head * a->o.dim[2], 0, (size_t)a->o.dim[2] * sizeof(float));
+        gr_zero_head(a->o, i, head);
         gr_row_f32(a->lse, i)[head] = 0.0f;
     }
 }
@@ -180,21 +186,33 @@ void GR_CPU(attention_forward)(struct gr_device *dev, const struct gr_attention 
 
 /* ---- one query ---- */
 
-/* o <- softmax(scale q k^T) v for one head, whose q and o are one row */
-static void last_head(gr_tensor o, gr_tensor q, gr_tensor k, gr_tensor v, float scale)
-{
-    float memory[GR_BLOCK_ROWS];
-    struct softmax state = {-INFINITY, 0.0};
+enum { LAST_FLOATS = 4096 }; /* of widened bf16 on the stack: at least one row */
 
-    for (int64_t begin = 0; begin < k.dim[0]; begin += GR_BLOCK_ROWS) {
-        int64_t end = gr_smaller(k.dim[0], begin + GR_BLOCK_ROWS), width = end - begin;
+/* o <- softmax(scale q k^T) v for one head, whose q and o are one row */
+static void last_head(gr_tensor stored, gr_tensor q, gr_tensor k, gr_tensor v, float scale)
+{
+    float memory[GR_BLOCK_ROWS], wide_q[LAST_FLOATS], wide_o[LAST_FLOATS], wide_k[LAST_FLOATS],
+        wide_v[LAST_FLOATS];
+    int64_t head_dim = q.dim[1];
+    int64_t most =
+        k.dtype == GR_F32 ? GR_BLOCK_ROWS : gr_smaller(GR_BLOCK_ROWS, LAST_FLOATS / head_dim);
+    struct softmax state = {-INFINITY, 0.0};
+    gr_tensor o = gr_place_tile(stored, wide_o);
+
+    GR_CHECK(k.dtype == GR_F32 || head_dim <= LAST_FLOATS, "%lld", (long long)head_dim);
+    q = gr_load_tile(q, wide_q);
+    for (int64_t begin = 0; begin < k.dim[0]; begin += most) {
+        int64_t end = gr_smaller(k.dim[0], begin + most), width = end - begin;
         gr_tensor scores = gr_tensor_2d(memory, GR_F32, 1, width);
 
-        gr_cpu_matmul_nt(scores, q, gr_tensor_rows(k, begin, end), scale, 0.0f);
-        soften(&state, memory, width, 0, width, o.data, o.dim[1]);
-        gr_cpu_matmul_nn(o, scores, gr_tensor_rows(v, begin, end), 1.0f, begin == 0 ? 0.0f : 1.0f);
+        gr_cpu_matmul_nt(scores, q, gr_load_tile(gr_tensor_rows(k, begin, end), wide_k), scale,
+                         0.0f);
+        soften(&state, memory, width, 0, width, o.data, head_dim);
+        gr_cpu_matmul_nn(o, scores, gr_load_tile(gr_tensor_rows(v, begin, end), wide_v), 1.0f,
+                         begin == 0 ? 0.0f : 1.0f);
     }
-    normalise(o.data, o.dim[1], &state);
+    normalise(o.data, head_dim, &state);
+    gr_store_tile(stored, o);
 }
 
 void GR_CPU(attention_last)(struct gr_device *dev, gr_tensor o, gr_tensor q, gr_tensor k,

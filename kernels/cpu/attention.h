@@ -3,7 +3,7 @@
 #define GR_CPU_ATTENTION_H
 
 #include "kernels/cpu/cpu.h"
-#include "kernels/cpu/rows.h"
+#include "kernels/cpu/stored.h"
 #include "kernels/cpu/tiles.h"
 
 #include <math.h>
@@ -31,7 +31,12 @@ struct gr_attention_memory {
     int64_t tiles;
     float *lse, *delta; /* (NH, N): copies of lse, and rowsum(d_o * o), by head for the backward */
     float *scores;      /* [threads][2][GR_TILE_ROWS * GR_BLOCK_ROWS] */
+    float *widened;     /* [threads][GR_WIDENED_ROWS][HD] */
 };
+
+/* Rows of HD elements for what is stored as bf16: four tiles, then two blocks. */
+enum { GR_TILES = 4, GR_BLOCKS = 2 };
+enum { GR_WIDENED_ROWS = GR_TILES * GR_TILE_ROWS + GR_BLOCKS * GR_BLOCK_ROWS };
 
 /* Lays out the workspace and cuts the rows into tiles; false: docs are wrong and the device failed.
  */
@@ -42,10 +47,15 @@ bool GR_CPU(attention_cut)(struct gr_attention_memory *memory, struct gr_device 
 static inline gr_tensor gr_head_rows(gr_tensor t, int64_t head, int64_t begin, int64_t end)
 {
     gr_tensor m =
-        gr_tensor_2d(gr_row_f32(t, begin) + head * t.dim[2], t.dtype, end - begin, t.dim[2]);
+        gr_tensor_2d(gr_element(t, begin, head * t.dim[2]), t.dtype, end - begin, t.dim[2]);
 
     m.stride = t.stride;
     return m;
+}
+
+static inline void gr_zero_head(gr_tensor t, int64_t row, int64_t head)
+{
+    memset(gr_element(t, row, head * t.dim[2]), 0, (size_t)(t.dim[2] * gr_dtype_bytes(t.dtype)));
 }
 
 /* This thread's score matrix number 0 or 1. */
@@ -56,6 +66,21 @@ static inline gr_tensor gr_score_tile(const struct gr_attention_memory *memory, 
 
     return gr_tensor_2d(memory->scores + index * GR_TILE_ROWS * GR_BLOCK_ROWS, GR_F32, rows,
                         columns);
+}
+
+/* This thread's room for tile 0 to 3, and for block 0 or 1. */
+static inline float *gr_widened_tile(const struct gr_attention_memory *memory, int number,
+                                     int64_t head_dim)
+{
+    int64_t row = (int64_t)omp_get_thread_num() * GR_WIDENED_ROWS + number * GR_TILE_ROWS;
+
+    return memory->widened + row * head_dim;
+}
+
+static inline float *gr_widened_block(const struct gr_attention_memory *memory, int number,
+                                      int64_t head_dim)
+{
+    return gr_widened_tile(memory, GR_TILES, head_dim) + number * GR_BLOCK_ROWS * head_dim;
 }
 
 /* The keys query `row` sees are [first, row]. */

@@ -22,27 +22,24 @@ static double dot(const float *x, const float *y, int64_t n)
     return gr_lanes_sum(lane);
 }
 
-static void zero_head_row(gr_tensor t, int64_t row, int64_t head)
-{
-    memset(gr_row_f32(t, row) + head * t.dim[2], 0, (size_t)t.dim[2] * sizeof(float));
-}
-
 /* lse and delta by head, contiguous over rows; zero gradients outside documents. */
 static void prepare(const struct gr_attention_memory *memory, const struct gr_attention *a,
                     struct gr_attention_tile t, int64_t head)
 {
     int64_t n = a->q.dim[0], head_dim = a->q.dim[2];
+    float *d_o = gr_widened_tile(memory, 0, head_dim), *o = gr_widened_tile(memory, 1, head_dim);
 
     for (int64_t i = t.begin; i < t.end; i++) {
         memory->lse[head * n + i] = gr_row_f32(a->lse, i)[head];
-        memory->delta[head * n + i] = (float)dot(gr_row_f32(a->d_o, i) + head * head_dim,
-                                                 gr_row_f32(a->o, i) + head * head_dim, head_dim);
+        memory->delta[head * n + i] =
+            (float)dot(gr_load_run(a->d_o, i, head * head_dim, head_dim, d_o),
+                       gr_load_run(a->o, i, head * head_dim, head_dim, o), head_dim);
         if (gr_in_document(t))
             continue;
-        zero_head_row(a->dq, i, head);
+        gr_zero_head(a->dq, i, head);
         if (head < a->k.dim[1]) {
-            zero_head_row(a->dk, i, head);
-            zero_head_row(a->dv, i, head);
+            gr_zero_head(a->dk, i, head);
+            gr_zero_head(a->dv, i, head);
         }
     }
 }
@@ -50,8 +47,9 @@ static void prepare(const struct gr_attention_memory *memory, const struct gr_at
 /* One head's part of a document: keys from `key` on against queries from `query` on. */
 struct pairs {
     const struct gr_attention *a;
-    int64_t doc_end, head, kv_head;
+    int64_t doc_end, head;
     int64_t key, key_end, query, query_end;
+    gr_tensor q, k, v, d_o; /* those rows of this head, f32 */
 };
 
 /* One key: score -> p and dp -> ds for the queries that see it, zeros for the others. */
@@ -74,10 +72,8 @@ static void make_weights(const struct gr_attention_memory *memory, const struct 
 
     *p = gr_score_tile(memory, 0, keys, queries);
     *ds = gr_score_tile(memory, 1, keys, queries);
-    gr_cpu_matmul_nt(*p, gr_head_rows(a->k, x->kv_head, x->key, x->key_end),
-                     gr_head_rows(a->q, x->head, x->query, x->query_end), a->scale, 0.0f);
-    gr_cpu_matmul_nt(*ds, gr_head_rows(a->v, x->kv_head, x->key, x->key_end),
-                     gr_head_rows(a->d_o, x->head, x->query, x->query_end), 1.0f, 0.0f);
+    gr_cpu_matmul_nt(*p, x->k, x->q, a->scale, 0.0f);
+    gr_cpu_matmul_nt(*ds, x->v, x->d_o, 1.0f, 0.0f);
     for (int64_t i = 0; i < keys; i++) {
         int64_t row = x->key + i, end = gr_end_query(a, x->doc_end, row);
 
@@ -93,52 +89,64 @@ static void key_tile(const struct gr_attention_memory *memory, const struct gr_a
                      struct gr_attention_tile t, int64_t kv_head)
 {
     int64_t group = a->q.dim[1] / a->k.dim[1], last = gr_end_query(a, t.doc_end, t.end - 1);
-    gr_tensor dk = gr_head_rows(a->dk, kv_head, t.begin, t.end);
-    gr_tensor dv = gr_head_rows(a->dv, kv_head, t.begin, t.end);
+    int64_t head_dim = a->q.dim[2];
+    gr_tensor stored_dk = gr_head_rows(a->dk, kv_head, t.begin, t.end);
+    gr_tensor stored_dv = gr_head_rows(a->dv, kv_head, t.begin, t.end);
+    gr_tensor dk = gr_place_tile(stored_dk, gr_widened_tile(memory, 0, head_dim));
+    gr_tensor dv = gr_place_tile(stored_dv, gr_widened_tile(memory, 1, head_dim));
+    struct pairs x = {.a = a, .doc_end = t.doc_end, .key = t.begin, .key_end = t.end};
     float beta = 0.0f;
 
-    for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++)
-        for (int64_t begin = t.begin; begin < last; begin += GR_BLOCK_ROWS) {
-            struct pairs x = {.a = a,
-                              .doc_end = t.doc_end,
-                              .head = head,
-                              .kv_head = kv_head,
-                              .key = t.begin,
-                              .key_end = t.end,
-                              .query = begin,
-                              .query_end = gr_smaller(last, begin + GR_BLOCK_ROWS)};
+    x.k = gr_load_tile(gr_head_rows(a->k, kv_head, t.begin, t.end),
+                       gr_widened_tile(memory, 2, head_dim));
+    x.v = gr_load_tile(gr_head_rows(a->v, kv_head, t.begin, t.end),
+                       gr_widened_tile(memory, 3, head_dim));
+
+    for (x.head = kv_head * group; x.head < (kv_head + 1) * group; x.head++)
+        for (x.query = t.begin; x.query < last; x.query += GR_BLOCK_ROWS) {
             gr_tensor p, ds;
 
+            x.query_end = gr_smaller(last, x.query + GR_BLOCK_ROWS);
+            x.q = gr_load_tile(gr_head_rows(a->q, x.head, x.query, x.query_end),
+                               gr_widened_block(memory, 0, head_dim));
+            x.d_o = gr_load_tile(gr_head_rows(a->d_o, x.head, x.query, x.query_end),
+                                 gr_widened_block(memory, 1, head_dim));
             make_weights(memory, &x, &p, &ds);
-            gr_cpu_matmul_nn(dv, p, gr_head_rows(a->d_o, head, x.query, x.query_end), 1.0f, beta);
-            gr_cpu_matmul_nn(dk, ds, gr_head_rows(a->q, head, x.query, x.query_end), a->scale,
-                             beta);
+            gr_cpu_matmul_nn(dv, p, x.d_o, 1.0f, beta);
+            gr_cpu_matmul_nn(dk, ds, x.q, a->scale, beta);
             beta = 1.0f;
         }
+    gr_store_tile(stored_dk, dk);
+    gr_store_tile(stored_dv, dv);
 }
 
 /* dq of a tile of queries: over the keys they see. */
 static void query_tile(const struct gr_attention_memory *memory, const struct gr_attention *a,
                        struct gr_attention_tile t, int64_t head)
 {
-    int64_t first = gr_first_key(a, t.doc_begin, t.begin);
-    gr_tensor dq = gr_head_rows(a->dq, head, t.begin, t.end);
+    int64_t first = gr_first_key(a, t.doc_begin, t.begin), head_dim = a->q.dim[2];
+    int64_t kv_head = head / (a->q.dim[1] / a->k.dim[1]);
+    gr_tensor stored = gr_head_rows(a->dq, head, t.begin, t.end);
+    gr_tensor dq = gr_place_tile(stored, gr_widened_tile(memory, 0, head_dim));
+    struct pairs x = {
+        .a = a, .doc_end = t.doc_end, .head = head, .query = t.begin, .query_end = t.end};
 
-    for (int64_t begin = first; begin < t.end; begin += GR_BLOCK_ROWS) {
-        struct pairs x = {.a = a,
-                          .doc_end = t.doc_end,
-                          .head = head,
-                          .kv_head = head / (a->q.dim[1] / a->k.dim[1]),
-                          .key = begin,
-                          .key_end = gr_smaller(t.end, begin + GR_BLOCK_ROWS),
-                          .query = t.begin,
-                          .query_end = t.end};
+    x.q = gr_load_tile(gr_head_rows(a->q, head, t.begin, t.end),
+                       gr_widened_tile(memory, 1, head_dim));
+    x.d_o = gr_load_tile(gr_head_rows(a->d_o, head, t.begin, t.end),
+                         gr_widened_tile(memory, 2, head_dim));
+    for (x.key = first; x.key < t.end; x.key += GR_BLOCK_ROWS) {
         gr_tensor p, ds;
 
+        x.key_end = gr_smaller(t.end, x.key + GR_BLOCK_ROWS);
+        x.k = gr_load_tile(gr_head_rows(a->k, kv_head, x.key, x.key_end),
+                           gr_widened_block(memory, 0, head_dim));
+        x.v = gr_load_tile(gr_head_rows(a->v, kv_head, x.key, x.key_end),
+                           gr_widened_block(memory, 1, head_dim));
         make_weights(memory, &x, &p, &ds);
-        gr_cpu_matmul_tn(dq, ds, gr_head_rows(a->k, x.kv_head, x.key, x.key_end), a->scale,
-                         begin == first ? 0.0f : 1.0f);
+        gr_cpu_matmul_tn(dq, ds, x.k, a->scale, x.key == first ? 0.0f : 1.0f);
     }
+    gr_store_tile(stored, dq);
 }
 
 void GR_CPU(attention_backward)(struct gr_device *dev, const struct gr_attention *a)

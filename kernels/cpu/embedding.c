@@ -1,6 +1,6 @@
 /* Rows of the embedding table by token id. */
 #include "kernels/cpu/cpu.h"
-#include "kernels/cpu/rows.h"
+#include "kernels/cpu/stored.h"
 
 #include <string.h>
 
@@ -19,8 +19,8 @@ void GR_CPU(embedding_forward)(struct gr_device *dev, gr_tensor y, gr_tensor tab
 #pragma omp parallel for num_threads(dev->threads)
     for (int64_t n = 0; n < y.dim[0]; n++) {
         if (id[n] < 0)
-            memset(gr_row_f32(y, n), 0, bytes);
+            memset(gr_element(y, n, 0), 0, bytes);
         else
-            memcpy(gr_row_f32(y, n), gr_row_f32(table, id[n]), bytes);
+            memcpy(gr_element(y, n, 0), gr_element(table, id[n], 0), bytes);
     }
 }

@@ -1,6 +1,6 @@
 /* Sums over spans and the element-wise ops of the flat buffers. */
 #include "kernels/cpu/cpu.h"
-#include "kernels/cpu/rows.h"
+#include "kernels/cpu/stored.h"
 #include "kernels/cpu/tiles.h"
 
 #include <string.h>
@@ -143,8 +143,9 @@ void GR_CPU(copy)(struct gr_device *dev, gr_tensor y, gr_tensor x)
 #pragma omp parallel for num_threads(dev->threads)
     for (int64_t k = 0; k < pieces.count; k++) {
         struct piece piece = piece_at(&pieces, k);
+        float wide[GR_CHUNK];
 
-        memcpy(gr_row_f32(y, piece.row) + piece.begin, gr_row_f32(x, piece.row) + piece.begin,
-               (size_t)piece.size * sizeof(float));
+        gr_store_run(y, piece.row, piece.begin, piece.size,
+                     gr_load_run(x, piece.row, piece.begin, piece.size, wide));
     }
 }

@@ -5,12 +5,13 @@
  * for the logits, single rows for the softmax, rows x columns for dh, whose sum over the vocabulary
  * is one sequential product per tile. */
 #include "kernels/cpu/cpu.h"
-#include "kernels/cpu/matmul.h"
-#include "kernels/cpu/rows.h"
+#include "kernels/cpu/product.h"
 #include "kernels/cpu/softmax.h"
+#include "kernels/cpu/stored.h"
 #include "kernels/cpu/tiles.h"
 
 #include <math.h>
+#include <omp.h>
 #include <string.h>
 
 enum {
@@ -20,7 +21,7 @@ enum {
     DH_COLUMNS = 96
 };
 
-/* The workspace: h's rows of a chunk, later their dh, and the logits. */
+/* The workspace: h's rows of a chunk, later their dh, the logits, and each thread's pieces. */
 static gr_tensor gathered_of(struct gr_device *dev, int64_t rows, int64_t hidden)
 {
     return gr_tensor_2d(dev->workspace, GR_F32, rows, hidden);
@@ -31,10 +32,18 @@ static gr_tensor logits_of(struct gr_device *dev, int64_t rows, int64_t hidden, 
     return gr_tensor_2d((float *)dev->workspace + CHUNK_ROWS * hidden, GR_F32, rows, vocab);
 }
 
+static struct gr_pieces pieces_of(struct gr_device *dev, gr_tensor weight)
+{
+    float *all = (float *)dev->workspace + CHUNK_ROWS * (weight.dim[0] + weight.dim[1]);
+
+    all += 2 * (int64_t)omp_get_thread_num() * GR_PIECE_FLOATS;
+    return (struct gr_pieces){all, all + GR_PIECE_FLOATS};
+}
+
 int64_t GR_CPU(head_loss_workspace_bytes)(struct gr_device *dev, int64_t hidden, int64_t vocab)
 {
-    (void)dev;
-    return CHUNK_ROWS * (hidden + vocab) * (int64_t)sizeof(float);
+    return (CHUNK_ROWS * (hidden + vocab) + 2 * (int64_t)dev->threads * GR_PIECE_FLOATS) *
+           (int64_t)sizeof(float);
 }
 
 /* A bad index is a bug elsewhere; here it must not become a wild access.  targets: NULL or a list
@@ -60,19 +69,20 @@ static bool indices_fit(struct gr_device *dev, const char *op, gr_tensor rows, i
 /* gathered[i] <- h[row[i]], zeros for padding; inside a parallel region */
 static void gather(gr_tensor gathered, gr_tensor h, const int32_t *row)
 {
-    size_t bytes = (size_t)h.dim[1] * sizeof(float);
-
 #pragma omp for schedule(static)
     for (int64_t i = 0; i < gathered.dim[0]; i++) {
+        float *to = gr_row_f32(gathered, i);
+
         if (row[i] < 0)
-            memset(gr_row_f32(gathered, i), 0, bytes);
+            memset(to, 0, (size_t)h.dim[1] * sizeof *to);
         else
-            memcpy(gr_row_f32(gathered, i), gr_row_f32(h, row[i]), bytes);
+            gr_store_run(gathered, i, 0, h.dim[1], gr_load_run(h, row[i], 0, h.dim[1], to));
     }
 }
 
 /* logits <- gathered W^T; inside a parallel region */
-static void make_logits(gr_tensor logits, gr_tensor gathered, gr_tensor weight)
+static void make_logits(struct gr_device *dev, gr_tensor logits, gr_tensor gathered,
+                        gr_tensor weight)
 {
     int64_t vocab = weight.dim[0];
 
@@ -80,8 +90,9 @@ static void make_logits(gr_tensor logits, gr_tensor gathered, gr_tensor weight)
     for (int64_t b = 0; b < gr_pieces(vocab, VOCAB_BLOCK); b++) {
         int64_t begin = b * VOCAB_BLOCK, end = gr_smaller(vocab, begin + VOCAB_BLOCK);
 
-        gr_cpu_matmul_nt(gr_tensor_columns(logits, begin, end), gathered,
-                         gr_tensor_rows(weight, begin, end), 1.0f, 0.0f);
+        GR_CPU(product_nt)
+        (gr_tensor_columns(logits, begin, end), gathered, gr_tensor_rows(weight, begin, end), 1.0f,
+         0.0f, pieces_of(dev, weight));
     }
 }
 
@@ -103,8 +114,8 @@ static double cross_entropy(float *x, int64_t n, int32_t target, bool gradient)
 }
 
 /* dh <- dlogits W for the listed rows; `sum` is scratch; inside a parallel region */
-static void make_dh(gr_tensor dh, gr_tensor sum, gr_tensor dlogits, gr_tensor weight,
-                    const int32_t *row)
+static void make_dh(struct gr_device *dev, gr_tensor dh, gr_tensor sum, gr_tensor dlogits,
+                    gr_tensor weight, const int32_t *row)
 {
     int64_t hidden = weight.dim[1], blocks = gr_pieces(hidden, DH_COLUMNS);
 
@@ -114,12 +125,12 @@ static void make_dh(gr_tensor dh, gr_tensor sum, gr_tensor dlogits, gr_tensor we
         int64_t begin = t % blocks * DH_COLUMNS, end = gr_smaller(hidden, begin + DH_COLUMNS);
         gr_tensor tile = gr_tensor_columns(gr_tensor_rows(sum, top, bottom), begin, end);
 
-        gr_cpu_matmul_nn(tile, gr_tensor_rows(dlogits, top, bottom),
-                         gr_tensor_columns(weight, begin, end), 1.0f, 0.0f);
+        GR_CPU(product_nn)
+        (tile, gr_tensor_rows(dlogits, top, bottom), gr_tensor_columns(weight, begin, end), 1.0f,
+         0.0f, pieces_of(dev, weight));
         for (int64_t i = top; i < bottom; i++)
             if (row[i] >= 0)
-                memcpy(gr_row_f32(dh, row[i]) + begin, gr_row_f32(sum, i) + begin,
-                       (size_t)(end - begin) * sizeof(float));
+                gr_store_run(dh, row[i], begin, end - begin, gr_row_f32(sum, i) + begin);
     }
 }
 
@@ -136,7 +147,7 @@ static void chunk_loss(struct gr_device *dev, const struct gr_head_loss *a, int6
     bool gradient = !gr_tensor_is_none(a->dh);
 
     gather(gathered, a->h, row);
-    make_logits(logits, gathered, a->weight);
+    make_logits(dev, logits, gathered, a->weight);
 #pragma omp for schedule(dynamic)
     for (int64_t i = 0; i < rows; i++) {
         loss[i] = 0.0;
@@ -144,7 +155,7 @@ static void chunk_loss(struct gr_device *dev, const struct gr_head_loss *a, int6
             loss[i] = cross_entropy(gr_row_f32(logits, i), vocab, target[i], gradient);
     }
     if (gradient)
-        make_dh(a->dh, gathered, logits, a->weight, row);
+        make_dh(dev, a->dh, gathered, logits, a->weight, row);
 }
 
 void GR_CPU(head_loss)(struct gr_device *dev, const struct gr_head_loss *a)
@@ -158,7 +169,8 @@ void GR_CPU(head_loss)(struct gr_device *dev, const struct gr_head_loss *a)
         if (!gr_tensor_is_none(a->dh)) {
 #pragma omp for schedule(static)
             for (int64_t i = 0; i < a->dh.dim[0]; i++)
-                memset(gr_row_f32(a->dh, i), 0, (size_t)a->dh.dim[1] * sizeof(float));
+                memset(gr_element(a->dh, i, 0), 0,
+                       (size_t)(a->dh.dim[1] * gr_dtype_bytes(a->dh.dtype)));
         }
         for (int64_t begin = 0; begin < s; begin += CHUNK_ROWS)
             chunk_loss(dev, a, begin, gr_smaller(s, begin + CHUNK_ROWS));
@@ -178,6 +190,6 @@ void GR_CPU(head_logits)(struct gr_device *dev, gr_tensor logits, gr_tensor h, g
         gr_tensor gathered = gathered_of(dev, end - begin, h.dim[1]);
 
         gather(gathered, h, (const int32_t *)rows.data + begin);
-        make_logits(gr_tensor_rows(logits, begin, end), gathered, weight);
+        make_logits(dev, gr_tensor_rows(logits, begin, end), gathered, weight);
     }
 }

@@ -1,7 +1,8 @@
 /* Rotary position embedding in place, in the half-split layout.  Two products and a sum, each
  * rounded, as Hugging Face computes it. */
 #include "kernels/cpu/cpu.h"
-#include "kernels/cpu/rows.h"
+#include "kernels/cpu/stored.h"
+#include "kernels/cpu/tiles.h"
 
 /* (a, b) <- (a*cos - b*sin, b*cos + a*sin) */
 static void rotate(float *a, float *b, const float *cos, const float *sin, float sign, int64_t half)
@@ -31,10 +32,16 @@ void GR_CPU(rope)(struct gr_device *dev, gr_tensor x, gr_tensor cos, gr_tensor s
         }
 #pragma omp parallel for num_threads(dev->threads)
     for (int64_t n = 0; n < x.dim[0]; n++)
-        for (int64_t h = 0; h < x.dim[1]; h++) {
-            float *head = gr_row_f32(x, n) + h * x.dim[2];
+        for (int64_t h = 0; h < x.dim[1]; h++)
+            for (int64_t i = 0; i < half; i += GR_RUN) {
+                int64_t count = gr_smaller(GR_RUN, half - i), at = h * x.dim[2] + i;
+                float scratch[2][GR_RUN];
+                float *a = gr_load_run(x, n, at, count, scratch[0]);
+                float *b = gr_load_run(x, n, at + half, count, scratch[1]);
 
-            rotate(head, head + half, gr_row_f32(cos, position[n]), gr_row_f32(sin, position[n]),
-                   (float)direction, half);
-        }
+                rotate(a, b, gr_row_f32(cos, position[n]) + i, gr_row_f32(sin, position[n]) + i,
+                       (float)direction, count);
+                gr_store_run(x, n, at, count, a);
+                gr_store_run(x, n, at + half, count, b);
+            }
 }

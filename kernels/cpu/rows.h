@@ -25,10 +25,9 @@ static inline double gr_lanes_sum(const double lane[GR_LANES])
     return sum[0];
 }
 
-/* Sum of x^2; the squares are exact in f64. */
-static inline double gr_sum_squares_f32(const float *x, int64_t n)
+/* lane += x^2, from lane 0 on; the squares are exact in f64. */
+static inline void gr_lanes_add_squares(double lane[GR_LANES], const float *x, int64_t n)
 {
-    double lane[GR_LANES] = {0};
     int64_t i = 0;
 
     for (; i + GR_LANES <= n; i += GR_LANES)
@@ -36,6 +35,13 @@ static inline double gr_sum_squares_f32(const float *x, int64_t n)
             lane[j] += (double)x[i + j] * (double)x[i + j];
     for (int j = 0; i + j < n; j++)
         lane[j] += (double)x[i + j] * (double)x[i + j];
+}
+
+static inline double gr_sum_squares_f32(const float *x, int64_t n)
+{
+    double lane[GR_LANES] = {0};
+
+    gr_lanes_add_squares(lane, x, n);
     return gr_lanes_sum(lane);
 }
 

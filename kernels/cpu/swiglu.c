@@ -1,9 +1,10 @@
 /* The gate of the feed-forward: silu(gate) * up, and its backward. */
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/expf.h"
-#include "kernels/cpu/rows.h"
+#include "kernels/cpu/stored.h"
+#include "kernels/cpu/tiles.h"
 
-static void forward_row(float *h, const float *gate, const float *up, int64_t width)
+static void forward_run(float *h, const float *gate, const float *up, int64_t width)
 {
 #pragma omp simd
     for (int64_t i = 0; i < width; i++)
@@ -14,11 +15,18 @@ void GR_CPU(swiglu_forward)(struct gr_device *dev, gr_tensor h, gr_tensor gate, 
 {
 #pragma omp parallel for num_threads(dev->threads)
     for (int64_t n = 0; n < h.dim[0]; n++)
-        forward_row(gr_row_f32(h, n), gr_row_f32(gate, n), gr_row_f32(up, n), h.dim[1]);
+        for (int64_t at = 0; at < h.dim[1]; at += GR_RUN) {
+            int64_t count = gr_smaller(GR_RUN, h.dim[1] - at);
+            float scratch[3][GR_RUN], *run = gr_place_run(h, n, at, scratch[0]);
+
+            forward_run(run, gr_load_run(gate, n, at, count, scratch[1]),
+                        gr_load_run(up, n, at, count, scratch[2]), count);
+            gr_store_run(h, n, at, count, run);
+        }
 }
 
 /* sigma = 1 / (1 + exp(-g)):  silu(g) = g * sigma,  silu'(g) = sigma * (1 + g * (1 - sigma)) */
-static void backward_row(float *dgate, float *dup, const float *dh, const float *gate,
+static void backward_run(float *dgate, float *dup, const float *dh, const float *gate,
                          const float *up, int64_t width)
 {
 #pragma omp simd
@@ -36,6 +44,16 @@ void GR_CPU(swiglu_backward)(struct gr_device *dev, gr_tensor dgate, gr_tensor d
 {
 #pragma omp parallel for num_threads(dev->threads)
     for (int64_t n = 0; n < dh.dim[0]; n++)
-        backward_row(gr_row_f32(dgate, n), gr_row_f32(dup, n), gr_row_f32(dh, n),
-                     gr_row_f32(gate, n), gr_row_f32(up, n), dh.dim[1]);
+        for (int64_t at = 0; at < dh.dim[1]; at += GR_RUN) {
+            int64_t count = gr_smaller(GR_RUN, dh.dim[1] - at);
+            float scratch[5][GR_RUN];
+            float *dgate_run = gr_place_run(dgate, n, at, scratch[0]);
+            float *dup_run = gr_place_run(dup, n, at, scratch[1]);
+
+            backward_run(dgate_run, dup_run, gr_load_run(dh, n, at, count, scratch[2]),
+                         gr_load_run(gate, n, at, count, scratch[3]),
+                         gr_load_run(up, n, at, count, scratch[4]), count);
+            gr_store_run(dgate, n, at, count, dgate_run);
+            gr_store_run(dup, n, at, count, dup_run);
+        }
 }

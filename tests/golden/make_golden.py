@@ -151,8 +151,12 @@ def rms_norm_exact(self, x: torch.Tensor) -> torch.Tensor:
 
 
 def load(folder: Path, dtype: torch.dtype) -> torch.nn.Module:
-    base = load_base(folder, torch.float32)
+    """bfloat16: the base alone, as people train; the adapter stays f32, nothing is autocast."""
+    bf16 = dtype == torch.bfloat16
+    base = load_base(folder, dtype if bf16 else torch.float32)
     model = peft.PeftModel.from_pretrained(base, folder / "adapter", is_trainable=True)
+    if bf16:
+        return model.eval()
     if dtype == torch.float64:
         for module in model.modules():
             if type(module).__name__.endswith("RMSNorm"):
@@ -170,6 +174,8 @@ def run_document(model: torch.nn.Module, pack: Pack, begin: int, end: int) -> li
     logits = model(input_ids=ids[None], attention_mask=None, use_cache=False).logits[0]
     targets = pack.labels[begin:end].nonzero()[:, 0]
     rows = logits[targets - 1]
+    if rows.dtype == torch.bfloat16:
+        rows = rows.float()  # as transformers' own loss does
     row_loss = torch.logsumexp(rows, -1) - rows[torch.arange(len(rows)), ids[targets]]
     if len(targets):
         row_loss.sum().backward()
@@ -235,6 +241,18 @@ def distance(found: Truth, expected: Truth) -> dict[str, float]:
     }
 
 
+def bf16_errors(found: Truth, expected: Truth) -> dict[str, torch.Tensor]:
+    """How far PEFT is with a bf16 base: what graft's bf16 is measured by. Gradients: ||g-g64||/||g64||."""
+    errors = {key: distance(found, expected)[key] for key in ("logits", "loss")}
+    for key, value in expected.gradients.items():
+        gap = (found.gradients[key].double() - value).norm() / value.norm()
+        errors[f"grad.{key}"] = gap.item()
+    return {
+        f"bf16_error.{key}": torch.tensor([error], dtype=torch.float64)
+        for key, error in errors.items()
+    }
+
+
 # ---- files -----------------------------------------------------------------------------------
 
 
@@ -244,6 +262,7 @@ def write_golden(case: Case, folder: Path, pack: Pack) -> dict[str, str]:
     packed = relative(packed_logits(model, pack), truth.logits)
     assert packed < 1e-12, f"{case.name}: packed differs from one by one by {packed}"
     own = distance(compute(load(folder, torch.float32), pack), truth)
+    bf16 = bf16_errors(compute(load(folder, torch.bfloat16), pack), truth)
     rotary = next(m for n, m in model.named_modules() if n.endswith("rotary_emb"))
     metadata = {
         "shows": case.shows,
@@ -264,7 +283,7 @@ def write_golden(case: Case, folder: Path, pack: Pack) -> dict[str, str]:
         "loss": truth.row_loss.sum()[None],
         "rope_inv_freq": rotary.inv_freq.float(),
     }
-    tensors |= {f"grad.{key}": value for key, value in truth.gradients.items()}
+    tensors |= {f"grad.{key}": value for key, value in truth.gradients.items()} | bf16
     save_file(
         {key: value.contiguous() for key, value in tensors.items()},
         folder / "golden.safetensors",

@@ -361,12 +361,13 @@ struct gr_lora gr_adapter_view(const struct gr_adapter *adapter, int layer, enum
                                gr_tensor gradient)
 {
     const struct gr_lora_matrix *matrix = find_matrix(adapter, layer, module);
+    gr_tensor computed = adapter->copy.ndim == 0 ? adapter->param : adapter->copy;
     struct gr_lora view = {0};
 
     if (matrix == NULL)
         return view;
-    view.a = flat_matrix(adapter->param, matrix->a_begin, matrix->r, matrix->in);
-    view.b = flat_matrix(adapter->param, matrix->b_begin, matrix->out, matrix->r);
+    view.a = flat_matrix(computed, matrix->a_begin, matrix->r, matrix->in);
+    view.b = flat_matrix(computed, matrix->b_begin, matrix->out, matrix->r);
     view.da = flat_matrix(gradient, matrix->a_begin, matrix->r, matrix->in);
     view.db = flat_matrix(gradient, matrix->b_begin, matrix->out, matrix->r);
     view.scale = matrix->scale;

@@ -87,7 +87,9 @@ struct gr_adapter {
     int64_t count;
     int64_t *place;   /* [L][GR_MODULE_COUNT] number in matrix[], -1: not adapted */
     int64_t elements; /* of the flat buffer */
-    gr_tensor param;  /* (elements) f32 on the device; set by who owns the state arena */
+    /* On the device; set by who owns the state arena. */
+    gr_tensor param; /* (elements) f32: the masters */
+    gr_tensor copy;  /* (elements) rounded to the compute dtype; none: param is computed with */
 };
 
 /* Decides what is adapted.  Errors: ERR_USAGE when r < 1, when a name or the expression matches no

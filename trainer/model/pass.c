@@ -91,19 +91,19 @@ static void layout_layer(const struct gr_pass *p, struct gr_layer_acts *a, struc
     int64_t n = p->rows, q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
 
     a->rstd1 = gr_arena_tensor_1d(step, GR_F32, n);
-    a->qkv = gr_arena_tensor_2d(step, GR_F32, n, q + 2 * kv);
+    a->qkv = gr_arena_tensor_2d(step, p->model->dtype, n, q + 2 * kv);
     if (c->qk_norm) {
-        a->qk = gr_arena_tensor_2d(step, GR_F32, n, q + kv);
+        a->qk = gr_arena_tensor_2d(step, p->model->dtype, n, q + kv);
         a->rstd_q = gr_arena_tensor_2d(step, GR_F32, n, c->heads);
         a->rstd_k = gr_arena_tensor_2d(step, GR_F32, n, c->kv_heads);
     } else {
         a->qk = gr_tensor_columns(a->qkv, 0, q + kv);
     }
-    a->o = gr_arena_tensor_2d(step, GR_F32, n, q);
+    a->o = gr_arena_tensor_2d(step, p->model->dtype, n, q);
     a->lse = gr_arena_tensor_2d(step, GR_F32, n, c->heads);
-    a->mid = gr_arena_tensor_2d(step, GR_F32, n, c->hidden_size);
+    a->mid = gr_arena_tensor_2d(step, p->model->dtype, n, c->hidden_size);
     a->rstd2 = gr_arena_tensor_1d(step, GR_F32, n);
-    a->gate_up = gr_arena_tensor_2d(step, GR_F32, n, 2 * c->intermediate_size);
+    a->gate_up = gr_arena_tensor_2d(step, p->model->dtype, n, 2 * c->intermediate_size);
 }
 
 static void layout_layers(struct gr_pass *p, struct gr_arena *step)
@@ -113,7 +113,7 @@ static void layout_layers(struct gr_pass *p, struct gr_arena *step)
     gr_tensor streams[2]; /* without a backward, layers read one and write the other */
 
     for (int i = 0; i < 2 && !p->has_backward; i++)
-        streams[i] = gr_arena_tensor_2d(step, GR_F32, n, c->hidden_size);
+        streams[i] = gr_arena_tensor_2d(step, p->model->dtype, n, c->hidden_size);
     for (int64_t layer = 0; layer < c->layers; layer++) {
         struct gr_layer_acts *a = &p->layer[layer];
         const struct gr_layer_acts shared = p->layer[0];
@@ -127,18 +127,19 @@ static void layout_layers(struct gr_pass *p, struct gr_arena *step)
             for (int group = 0; group < GR_GROUP_COUNT; group++)
                 a->lora[group] = own.lora[group];
         }
-        a->x = p->has_backward ? gr_arena_tensor_2d(step, GR_F32, n, c->hidden_size)
+        a->x = p->has_backward ? gr_arena_tensor_2d(step, p->model->dtype, n, c->hidden_size)
                                : streams[layer % 2];
         for (int group = 0; group < GR_GROUP_COUNT; group++) {
             int64_t rank = group_rank(p, layer, (enum gr_group)group);
 
-            a->s[group] = rank == 0 ? (gr_tensor){0} : gr_arena_tensor_2d(step, GR_F32, n, rank);
+            a->s[group] =
+                rank == 0 ? (gr_tensor){0} : gr_arena_tensor_2d(step, p->model->dtype, n, rank);
             largest_rank = max(largest_rank, rank);
         }
     }
-    p->x_final = p->has_backward ? gr_arena_tensor_2d(step, GR_F32, n, c->hidden_size)
+    p->x_final = p->has_backward ? gr_arena_tensor_2d(step, p->model->dtype, n, c->hidden_size)
                                  : streams[c->layers % 2];
-    p->ds = gr_arena_tensor_2d(step, GR_F32, n, p->has_backward ? largest_rank : 0);
+    p->ds = gr_arena_tensor_2d(step, p->model->dtype, n, p->has_backward ? largest_rank : 0);
 }
 
 static void layout_scratch(struct gr_pass *p, struct gr_arena *step)
@@ -147,16 +148,16 @@ static void layout_scratch(struct gr_pass *p, struct gr_arena *step)
     int64_t n = p->rows, q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
 
     p->rstd_final = gr_arena_tensor_1d(step, GR_F32, n);
-    p->h_final = gr_arena_tensor_2d(step, GR_F32, n, c->hidden_size);
-    p->xn = gr_arena_tensor_2d(step, GR_F32, n, c->hidden_size);
-    p->ffn = gr_arena_tensor_2d(step, GR_F32, n, c->intermediate_size);
+    p->h_final = gr_arena_tensor_2d(step, p->model->dtype, n, c->hidden_size);
+    p->xn = gr_arena_tensor_2d(step, p->model->dtype, n, c->hidden_size);
+    p->ffn = gr_arena_tensor_2d(step, p->model->dtype, n, c->intermediate_size);
     if (!p->has_backward)
         return;
-    p->dr = gr_arena_tensor_2d(step, GR_F32, n, c->hidden_size);
-    p->dxn = gr_arena_tensor_2d(step, GR_F32, n, c->hidden_size);
-    p->d_o = gr_arena_tensor_2d(step, GR_F32, n, q);
-    p->dqkv = gr_arena_tensor_2d(step, GR_F32, n, q + 2 * kv);
-    p->dffn = gr_arena_tensor_2d(step, GR_F32, n, c->intermediate_size);
+    p->dr = gr_arena_tensor_2d(step, p->model->dtype, n, c->hidden_size);
+    p->dxn = gr_arena_tensor_2d(step, p->model->dtype, n, c->hidden_size);
+    p->d_o = gr_arena_tensor_2d(step, p->model->dtype, n, q);
+    p->dqkv = gr_arena_tensor_2d(step, p->model->dtype, n, q + 2 * kv);
+    p->dffn = gr_arena_tensor_2d(step, p->model->dtype, n, c->intermediate_size);
 }
 
 static int64_t workspace_bytes(const struct gr_pass *p)
@@ -189,13 +190,14 @@ void gr_pass_layout(struct gr_pass *p, struct gr_arena *step)
     p->workspace = gr_arena_take(step, p->workspace_bytes);
 }
 
-void gr_kv_cache_layout(struct gr_kv_cache *cache, const struct gr_model_config *config,
+void gr_kv_cache_layout(struct gr_kv_cache *cache, const struct gr_model *model,
                         struct gr_arena *arena)
 {
+    const struct gr_model_config *config = &model->config;
     int64_t rows = gr_mul(config->layers, cache->room), width = config->kv_heads * config->head_dim;
 
-    cache->k = gr_arena_tensor_2d(arena, GR_F32, rows, width);
-    cache->v = gr_arena_tensor_2d(arena, GR_F32, rows, width);
+    cache->k = gr_arena_tensor_2d(arena, model->dtype, rows, width);
+    cache->v = gr_arena_tensor_2d(arena, model->dtype, rows, width);
 }
 
 void gr_pass_bind(struct gr_pass *p, const gr_tensor *gradient)

@@ -12,9 +12,10 @@
 
 struct gr_model {
     struct gr_device *dev;
+    enum gr_dtype dtype; /* of weights, activations, their gradients and copies of adapters */
     struct gr_model_config config;
     struct gr_weights weights;
-    gr_tensor cos, sin; /* (positions, HD/2) */
+    gr_tensor cos, sin; /* (positions, HD/2) f32 */
 };
 
 /* What the device reads for one pass; the arrays of gr_batch, uploaded. */
@@ -39,10 +40,11 @@ struct gr_kv_cache {
     gr_tensor k, v;       /* (L * room, NKV * HD), layer after layer */
 };
 
-void gr_kv_cache_layout(struct gr_kv_cache *cache, const struct gr_model_config *config,
+void gr_kv_cache_layout(struct gr_kv_cache *cache, const struct gr_model *model,
                         struct gr_arena *arena);
 
-/* Kept by the forward for the backward, per layer.  R: sum of the group's largest ranks. */
+/* Kept by the forward for the backward, per layer, in the model's dtype; rstd* and lse f32.  R: sum
+ * of the group's largest ranks. */
 struct gr_layer_acts {
     gr_tensor x;                          /* (N, C) the layer's input: the residual stream */
     gr_tensor rstd1;                      /* (N) */

@@ -74,6 +74,20 @@ static void list_wanted(struct wanted_list *list, struct gr_weights *weights,
     }
 }
 
+int64_t gr_weights_f32_bytes(const struct gr_model_config *config)
+{
+    struct gr_weights weights = {.layer = GR_NEW_ARRAY(struct gr_layer_weights, config->layers)};
+    struct wanted_list list = {0};
+    int64_t elements = 0;
+
+    list_wanted(&list, &weights, config);
+    for (int64_t i = 0; i < list.count; i++)
+        elements += list.item[i].rows * (list.item[i].columns == 0 ? 1 : list.item[i].columns);
+    gr_free(list.item);
+    gr_free(weights.layer);
+    return elements * gr_dtype_bytes(GR_F32);
+}
+
 static const char *wanted_shape(const struct wanted *w, char *text, size_t size)
 {
     const int64_t dim[2] = {w->rows, w->columns};
@@ -175,7 +189,8 @@ struct gr_weight_source {
 
 static struct gr_weights_host_options host_options(const struct gr_weight_sharing *sharing)
 {
-    return (struct gr_weights_host_options){.local_rank = sharing->local_rank,
+    return (struct gr_weights_host_options){.dtype = sharing->dtype,
+                                            .local_rank = sharing->local_rank,
                                             .local_size = sharing->local_size,
                                             .job_key = sharing->job_key,
                                             .threads = sharing->threads,
@@ -229,13 +244,14 @@ gr_status gr_weights_share(struct gr_weights *weights, const struct gr_model_con
     for (int64_t i = 0; i < list.count; i++) {
         const struct wanted *w = &list.item[i];
         union {
-            const float *mapped; /* read-only: ops never write weights */
+            const void *mapped; /* read-only: ops never write weights */
             void *data;
         } memory = {.mapped = gr_weights_host_data(weights->source->host, i)};
 
-        *w->tensor = w->columns == 0 ? gr_tensor_1d(memory.data, GR_F32, w->rows)
-                                     : gr_tensor_2d(memory.data, GR_F32, w->rows, w->columns);
-        weights->bytes += gr_tensor_count(*w->tensor) * gr_dtype_bytes(GR_F32);
+        *w->tensor = w->columns == 0
+                         ? gr_tensor_1d(memory.data, sharing->dtype, w->rows)
+                         : gr_tensor_2d(memory.data, sharing->dtype, w->rows, w->columns);
+        weights->bytes += gr_tensor_count(*w->tensor) * gr_dtype_bytes(sharing->dtype);
     }
     if (config->tie_word_embeddings)
         weights->head = weights->embedding;

@@ -54,12 +54,13 @@ struct gr_weights {
     GR_MODEL_TENSOR_LIST(X)
 #undef X
     struct gr_layer_weights *layer;  /* [L] */
-    int64_t bytes;                   /* of all of them, as f32 */
+    int64_t bytes;                   /* of all of them, in the dtype asked for */
     struct gr_weight_source *source; /* keeps the mappings alive */
 };
 
 /* How the processes of one host share converted weights. */
 struct gr_weight_sharing {
+    enum gr_dtype dtype; /* F32 or BF16: what the tensors shall be */
     int local_rank, local_size;
     const char *job_key;   /* the same on every rank of the job, another in every other job */
     int threads;           /* for converting and hashing */
@@ -67,7 +68,10 @@ struct gr_weight_sharing {
     double timeout_s;      /* waiting for the other ranks of this host */
 };
 
-/* Two calls load all tensors as f32.
+/* What they take as f32. */
+int64_t gr_weights_f32_bytes(const struct gr_model_config *config);
+
+/* Two calls load all tensors in one dtype.
  * load: what each rank does alone.  Missing, extra, misshapen or non-finite tensors: ERR_DATA with
  * the tensor's name, found and expected.  hash: 64 hex digits and NUL, over config.json
  * and all weight files.

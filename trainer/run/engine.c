@@ -2,6 +2,7 @@
 #include "trainer/run/engine.h"
 
 #include "kernels/base/alloc.h"
+#include "trainer/run/compute_dtype.h"
 #include "trainer/run/inputs.h"
 #include "trainer/run/memory_plan.h"
 
@@ -96,6 +97,8 @@ gr_status gr_engine_load_model(struct gr_engine *e, const struct gr_config *conf
     e->comm = comm;
     e->model.dev = dev;
     GR_TRY(make_job_key(job_key, comm));
+    GR_TRY(gr_compute_dtype_agree(&e->model.dtype, config, comm));
+    sharing.dtype = e->model.dtype;
     GR_TRY(gr_comm_agree_status(comm, read_model(e, &sharing), "model"));
     GR_TRY(gr_weights_share(&e->model.weights, &e->model.config, &sharing));
     GR_TRY(make_rope_tables(e, &measured));
@@ -120,13 +123,29 @@ static void layout_shared(struct gr_pass *one, struct gr_pass *other, struct gr_
     step->used = step->used > end ? step->used : end;
 }
 
+static void layout_param(struct gr_engine *e, struct gr_arena *state, int64_t elements)
+{
+    e->param = gr_arena_tensor_1d(state, GR_F32, elements);
+    if (e->model.dtype != GR_F32)
+        e->copy = gr_arena_tensor_1d(state, e->model.dtype, elements);
+}
+
+/* Elements [begin, end) of the flat buffers are this adapter's. */
+static void give_param(const struct gr_engine *e, struct gr_adapter *adapter, int64_t begin,
+                       int64_t end)
+{
+    adapter->param = gr_tensor_rows(e->param, begin, end);
+    if (e->copy.ndim != 0)
+        adapter->copy = gr_tensor_rows(e->copy, begin, end);
+}
+
 /* Runs twice: over arenas that measure, then over arenas with memory. */
 static void layout(struct gr_engine *e, struct gr_arena *state, struct gr_arena *step)
 {
     int64_t elements = e->trials > 0 ? e->trial[e->trials - 1].end : 0;
 
     if (e->trials > 0) {
-        e->param = gr_arena_tensor_1d(state, GR_F32, elements);
+        layout_param(e, state, elements);
         e->moment1 = gr_arena_tensor_1d(state, GR_F32, elements);
         e->moment2 = gr_arena_tensor_1d(state, GR_F32, elements);
         e->square_sum = gr_arena_tensor_1d(state, GR_F64, 1);
@@ -134,9 +153,9 @@ static void layout(struct gr_engine *e, struct gr_arena *state, struct gr_arena 
         layout_shared(e->pass, e->eval_pass, step);
     } else {
         if (e->adapters != NULL)
-            e->param = gr_arena_tensor_1d(state, GR_F32, e->adapters[0]->elements);
+            layout_param(e, state, e->adapters[0]->elements);
         if (e->next_pass != NULL) {
-            gr_kv_cache_layout(&e->cache, &e->model.config, step);
+            gr_kv_cache_layout(&e->cache, &e->model, step);
             e->logits = gr_arena_tensor_2d(step, GR_F32, 1, e->model.config.vocab_size);
         }
         layout_shared(e->eval_pass, e->next_pass, step);
@@ -180,8 +199,10 @@ gr_status gr_engine_prepare(struct gr_engine *e, struct gr_trial *trial, int tri
     if (eval_rows > 0)
         GR_TRY(gr_pass_create(&e->eval_pass, &e->model, eval_rows, e->adapters, trials, false));
     GR_TRY(carve(e));
-    for (int i = 0; i < trials; i++)
-        trial[i].adapter->param = gr_tensor_rows(e->param, trial[i].begin, trial[i].end);
+    for (int i = 0; i < trials; i++) {
+        give_param(e, trial[i].adapter, trial[i].begin, trial[i].end);
+        gr_trial_bind_copy(&trial[i]);
+    }
     if (e->eval_pass != NULL)
         gr_pass_bind(e->eval_pass, NULL);
 out:
@@ -206,7 +227,7 @@ static gr_status prepare_forward(struct gr_engine *e, struct gr_adapter *adapter
     }
     GR_TRY(carve(e));
     if (adapter != NULL)
-        adapter->param = e->param;
+        give_param(e, adapter, 0, adapter->elements);
     gr_pass_bind(e->eval_pass, NULL);
     if (e->next_pass != NULL)
         gr_pass_bind(e->next_pass, NULL);
@@ -243,21 +264,19 @@ void gr_engine_release(struct gr_engine *e)
     memset(e, 0, sizeof *e);
 }
 
-/* The adapter's flat buffer: of the trial's part, or of the only adapter there is. */
-static gr_tensor adapter_param(const struct gr_engine *e, int trial)
-{
-    return e->adapters[trial]->param;
-}
-
 gr_status gr_engine_get_adapter(struct gr_engine *e, float *values, int trial)
 {
-    gr_device_download(e->dev, values, adapter_param(e, trial));
+    gr_device_download(e->dev, values, e->adapters[trial]->param);
     return gr_device_sync(e->dev);
 }
 
 gr_status gr_engine_set_adapter(struct gr_engine *e, const float *values, int trial)
 {
-    gr_device_upload(e->dev, adapter_param(e, trial), values);
+    const struct gr_adapter *adapter = e->adapters[trial];
+
+    gr_device_upload(e->dev, adapter->param, values);
+    if (!gr_tensor_is_none(adapter->copy))
+        gr_copy(e->dev, adapter->copy, adapter->param);
     return gr_device_sync(e->dev);
 }
 
@@ -278,10 +297,9 @@ gr_status gr_engine_get_state(struct gr_engine *e, float *param, float *moment1,
 gr_status gr_engine_set_state(struct gr_engine *e, const float *param, const float *moment1,
                               const float *moment2, int trial)
 {
-    gr_device_upload(e->dev, trial_part(e, e->param, trial), param);
     gr_device_upload(e->dev, trial_part(e, e->moment1, trial), moment1);
     gr_device_upload(e->dev, trial_part(e, e->moment2, trial), moment2);
-    return gr_device_sync(e->dev);
+    return gr_engine_set_adapter(e, param, trial);
 }
 
 gr_status gr_engine_init_adapters(struct gr_engine *e)

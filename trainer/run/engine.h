@@ -33,6 +33,7 @@ struct gr_engine {
 
     struct gr_arena fixed, state, step; /* weights on the device, flat buffers, activations */
     gr_tensor param, moment1, moment2;  /* (elements of all trials) f32 */
+    gr_tensor copy;                     /* of param in a narrower compute dtype; none in f32 */
     gr_tensor square_sum;               /* (1) f64 */
     struct gr_adapter **adapters;       /* [trials] for the pass */
     gr_tensor *gradient;                /* [trials] views of the current leaf */
@@ -40,8 +41,8 @@ struct gr_engine {
     int64_t micro_batches_done;         /* by this rank, missing ones included */
 };
 
-/* Loads config.json and the weights of config->model.  All ranks call it, and then agree on what
- * it returned: one may have failed alone.  Errors: those of the parts. */
+/* Decides the dtype, loads config.json and the weights of config->model.  All ranks call it, and
+ * then agree on what it returned: one may have failed alone.  Errors: those of the parts. */
 gr_status gr_engine_load_model(struct gr_engine *engine, const struct gr_config *config,
                                struct gr_device *dev, struct gr_comm *comm);
 

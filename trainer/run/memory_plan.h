@@ -5,7 +5,7 @@
 #include <stdint.h>
 
 struct gr_memory_plan {
-    int64_t weight_bytes; /* base model, shared by the processes of a host */
+    int64_t weight_bytes; /* base model in the compute dtype, shared by the processes of a host */
     int64_t state_bytes;  /* adapters, moments, gradients: per process */
     int64_t step_bytes;   /* activations and scratch: per process */
 };

@@ -12,7 +12,6 @@ gr_status gr_refuse_not_yet(const struct gr_config *c)
         bool asks;
         const char *neutral;
     } rows[] = {
-        {"device.dtype", strcmp(c->device.dtype, "bf16") == 0, "auto or f32"},
         {"device.memory", c->device.memory > 0, "auto"},
         {"device.recompute", strcmp(c->device.recompute, "all") == 0, "auto or none"},
         {"dist.backend", strcmp(c->dist.backend, "nccl") == 0, "auto or mpi"},

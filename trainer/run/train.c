@@ -7,6 +7,7 @@
 #include "kernels/base/failpoint.h"
 #include "kernels/base/log.h"
 #include "trainer/events/events.h"
+#include "trainer/run/compute_dtype.h"
 #include "trainer/run/device_config.h"
 #include "trainer/run/engine.h"
 #include "trainer/run/eval.h"
@@ -196,7 +197,7 @@ static gr_status claim_output(bool *is_done, struct run *r)
                                        .tokenizer_hash = r->inputs.tokenizer_hash,
                                        .train_hash = r->inputs.train_hash,
                                        .eval_hash = r->inputs.eval_hash,
-                                       .dtype = "f32",
+                                       .dtype = gr_compute_dtype_word(r->engine.model.dtype),
                                        .total_steps = r->total_steps};
 
     return gr_persist_open(is_done, &r->persist, r->config, r->comm, &identity, r->trial.adapter,
@@ -231,11 +232,12 @@ static void introduce(const struct run *r)
             (long long)d->count, (long long)d->token_count, (long long)d->supervised_count,
             (long long)d->truncated_count, (long long)d->dropped_count);
     gr_note("run: %lld steps of %lld micro-batches, %lld trained parameters, %d rank%s of %d "
-            "thread%s (%s)",
+            "thread%s (%s, %s)",
             (long long)r->total_steps, (long long)r->config->train.micro_batches,
             (long long)r->trial.adapter->elements, gr_comm_size(r->comm),
             gr_comm_size(r->comm) == 1 ? "" : "s", gr_device_threads(r->dev),
-            gr_device_threads(r->dev) == 1 ? "" : "s", gr_device_isa(r->dev));
+            gr_device_threads(r->dev) == 1 ? "" : "s", gr_device_isa(r->dev),
+            gr_compute_dtype_word(r->engine.model.dtype));
 }
 
 /* The first pack with its supervised text marked: a wrong mask is seen before it costs anything. */
@@ -277,8 +279,8 @@ out:
 /* Effective instruction set and library: what the bits depend on. */
 static void device_kind(char text[128], const struct run *r)
 {
-    snprintf(text, 128, "%s %s, %s, f32", gr_device_name(r->dev), gr_device_isa(r->dev),
-             gr_device_libraries());
+    snprintf(text, 128, "%s %s, %s, %s", gr_device_name(r->dev), gr_device_isa(r->dev),
+             gr_device_libraries(), gr_compute_dtype_word(r->engine.model.dtype));
 }
 
 /* Memory, fresh adapters, and over them the newest good checkpoint; then the sinks. */

@@ -96,6 +96,13 @@ out:
     return status;
 }
 
+void gr_trial_bind_copy(struct gr_trial *trial)
+{
+    for (int i = 0; i < trial->spans && trial->adapter->copy.ndim != 0; i++)
+        trial->span[i].copy =
+            gr_tensor_rows(trial->adapter->copy, trial->span[i].begin, trial->span[i].end);
+}
+
 void gr_trial_release(struct gr_trial *trial)
 {
     gr_batch_release(&trial->batch);

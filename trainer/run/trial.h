@@ -26,6 +26,8 @@ struct gr_trial {
 gr_status gr_trial_init(struct gr_trial *trial, const struct gr_config *config,
                         const struct gr_model_config *model, const struct gr_documents *documents,
                         int number, int64_t begin);
+/* Each update rewrites its span of the adapter's copy, where it has one. */
+void gr_trial_bind_copy(struct gr_trial *trial);
 void gr_trial_release(struct gr_trial *trial);
 
 /* Learning rate of step k >= 1, before LoRA+: learning_rate * lambda(k - 1). */

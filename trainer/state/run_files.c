@@ -11,6 +11,7 @@
 #include "trainer/state/state.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -156,6 +157,31 @@ gr_status gr_run_identity_claim(struct gr_store *store, const struct gr_run_iden
 out:
     json_decref(whole);
     json_decref(mine);
+    return status;
+}
+
+gr_status gr_run_recorded_dtype(char word[16], struct gr_store *store)
+{
+    gr_status status = GR_OK;
+    struct gr_buffer bytes = {0};
+    json_t *run = NULL;
+    const char *found = NULL;
+
+    word[0] = '\0';
+    status = store->ops->get(store, &bytes, "run.json", 0, GR_RECORD_BYTES_MOST);
+    if (status == GR_ERR_NOT_FOUND) {
+        gr_error_clear();
+        status = GR_OK;
+        goto out;
+    }
+    GR_TRY(status);
+    run = json_loadb(bytes.data, bytes.length, 0, NULL); /* damage is told when it is claimed */
+    found = json_string_value(json_object_get(run, "dtype"));
+    if (found != NULL)
+        snprintf(word, 16, "%s", found);
+out:
+    json_decref(run);
+    gr_buffer_release(&bytes);
     return status;
 }
 

@@ -18,6 +18,9 @@ struct gr_run_identity {
  * Errors: ERR_USAGE listing each difference, old and new. */
 gr_status gr_run_identity_claim(struct gr_store *store, const struct gr_run_identity *identity);
 
+/* Its "dtype" into word; "" when there is no run yet.  Errors: ERR_RETRY and the store's others. */
+gr_status gr_run_recorded_dtype(char word[16], struct gr_store *store);
+
 /* Whether the run is over: done.json is there, and adapter/ is what it says.  Errors: ERR_DATA when
  * done.json is damaged. */
 enum gr_run_end { GR_RUN_OPEN, GR_RUN_DONE, GR_RUN_EXPORT_DAMAGED };
