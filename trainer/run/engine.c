@@ -3,7 +3,6 @@
 
 #include "kernels/base/alloc.h"
 #include "trainer/run/inputs.h"
-#include "trainer/run/memory_plan.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -64,6 +63,16 @@ out:
     return status;
 }
 
+static void begin(struct gr_engine *e, const struct gr_config *config, struct gr_device *dev,
+                  struct gr_comm *comm)
+{
+    memset(e, 0, sizeof *e);
+    e->config = config;
+    e->dev = dev;
+    e->comm = comm;
+    e->model.dev = dev;
+}
+
 /* What this rank does alone. */
 static gr_status read_model(struct gr_engine *e, const struct gr_weight_sharing *sharing)
 {
@@ -90,11 +99,7 @@ gr_status gr_engine_load_model(struct gr_engine *e, const struct gr_config *conf
                                         .cache_dir = cache_dir,
                                         .timeout_s = (double)config->dist.timeout_seconds};
 
-    memset(e, 0, sizeof *e);
-    e->config = config;
-    e->dev = dev;
-    e->comm = comm;
-    e->model.dev = dev;
+    begin(e, config, dev, comm);
     GR_TRY(make_job_key(job_key, comm));
     GR_TRY(gr_comm_agree_status(comm, read_model(e, &sharing), "model"));
     GR_TRY(gr_weights_share(&e->model.weights, &e->model.config, &sharing));
@@ -118,6 +123,25 @@ static void layout_shared(struct gr_pass *one, struct gr_pass *other, struct gr_
     gr_arena_reset(step, mark);
     gr_pass_layout(other, step);
     step->used = step->used > end ? step->used : end;
+}
+
+gr_status gr_engine_examine_model(struct gr_engine *e, struct gr_memory_plan *plan,
+                                  const struct gr_config *config, struct gr_device *dev,
+                                  struct gr_comm *comm, bool reads_values)
+{
+    gr_status status = GR_OK;
+    char *cache_dir = gr_cache_dir(config);
+    struct gr_weight_sharing sharing = {
+        .local_size = 1, .threads = gr_device_threads(dev), .cache_dir = cache_dir};
+
+    begin(e, config, dev, comm);
+    GR_TRY(gr_model_config_load(&e->model.config, config->model));
+    GR_TRY(check_length(e));
+    GR_TRY(gr_weights_examine(&plan->weight_bytes, &e->model.config, config->model, &sharing,
+                              reads_values));
+out:
+    gr_free(cache_dir);
+    return status;
 }
 
 /* Runs twice: over arenas that measure, then over arenas with memory. */
@@ -159,8 +183,9 @@ out:
     return status;
 }
 
-gr_status gr_engine_prepare(struct gr_engine *e, struct gr_trial *trial, int trials,
-                            int64_t eval_rows)
+/* The heap parts of a training engine. */
+static gr_status take_trials(struct gr_engine *e, struct gr_trial *trial, int trials,
+                             int64_t eval_rows)
 {
     gr_status status = GR_OK;
     int64_t rows = 0;
@@ -179,11 +204,40 @@ gr_status gr_engine_prepare(struct gr_engine *e, struct gr_trial *trial, int tri
     GR_TRY(gr_pass_create(&e->pass, &e->model, rows, e->adapters, trials, true));
     if (eval_rows > 0)
         GR_TRY(gr_pass_create(&e->eval_pass, &e->model, eval_rows, e->adapters, trials, false));
+out:
+    return status;
+}
+
+gr_status gr_engine_prepare(struct gr_engine *e, struct gr_trial *trial, int trials,
+                            int64_t eval_rows)
+{
+    gr_status status = GR_OK;
+
+    GR_TRY(take_trials(e, trial, trials, eval_rows));
     GR_TRY(carve(e));
     for (int i = 0; i < trials; i++)
         trial[i].adapter->param = gr_tensor_rows(e->param, trial[i].begin, trial[i].end);
     if (e->eval_pass != NULL)
         gr_pass_bind(e->eval_pass, NULL);
+out:
+    return status;
+}
+
+gr_status gr_engine_plan(struct gr_engine *e, struct gr_memory_plan *plan, struct gr_trial *trial,
+                         int trials, int64_t eval_rows, int ranks)
+{
+    gr_status status = GR_OK;
+    int64_t micro_batches = e->config->train.micro_batches;
+    struct gr_arena state = {.name = "state"}, step = {.name = "step"}, fixed = {.name = "weights"};
+
+    GR_TRY(take_trials(e, trial, trials, eval_rows));
+    layout(e, &state, &step);
+    GR_TRY(make_rope_tables(e, &fixed));
+    plan->elements = trial[trials - 1].end;
+    plan->gradient_bytes = gr_tree_state_bytes(micro_batches, ranks, plan->elements);
+    plan->state_bytes = state.used + plan->gradient_bytes -
+                        gr_tree_state_bytes(micro_batches, gr_comm_size(e->comm), plan->elements);
+    plan->step_bytes = step.used + fixed.used;
 out:
     return status;
 }
