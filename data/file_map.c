@@ -84,3 +84,12 @@ void gr_file_map_close(struct gr_file_map *map)
         munmap((void *)(uintptr_t)map->data, (size_t)map->identity.bytes);
     memset(map, 0, sizeof *map);
 }
+
+void gr_file_map_forget(const struct gr_file_map *map, int64_t begin, int64_t end)
+{
+    int64_t page = sysconf(_SC_PAGESIZE);
+    int64_t first = begin / page * page;
+
+    if (map->data != NULL && end > begin) /* a refusal costs memory alone */
+        madvise((void *)(uintptr_t)(map->data + first), (size_t)(end - first), MADV_DONTNEED);
+}

@@ -26,6 +26,9 @@ struct gr_file_map {
 /* Errors: ERR_NOT_FOUND; ERR_DATA when it is not a regular file or cannot be read. */
 gr_status gr_file_map_open(struct gr_file_map *map, const char *path);
 void gr_file_map_close(struct gr_file_map *map); /* a zeroed one is fine */
+/* Bytes [begin, end) were used: their pages no longer count as this process's memory.  They can be
+ * used again all the same. */
+void gr_file_map_forget(const struct gr_file_map *map, int64_t begin, int64_t end);
 
 /* The identity of what `path` names now.  Errors as above. */
 gr_status gr_file_identity(struct gr_file_identity *identity, const char *path);

@@ -16,7 +16,6 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 enum { MIN_AGE_S = 2 }; /* file systems tell times apart by as much as this */
@@ -187,8 +186,7 @@ static void hash_chunks(void *context)
         gr_sha256(job->digest[chunk], job->map->data + begin, bytes);
         if (job->weights != NULL)
             scan_chunk(job, begin, begin + bytes);
-        else /* nobody looks at it again: memory is not to grow with the file */
-            madvise((void *)(uintptr_t)(job->map->data + begin), (size_t)bytes, MADV_DONTNEED);
+        gr_file_map_forget(job->map, begin, begin + bytes);
     }
 }
 

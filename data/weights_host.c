@@ -100,7 +100,8 @@ out:
 
 /* ---- converting ------------------------------------------------------------------------ */
 
-/* Elements [begin, end) of a tensor into its place `out`. */
+/* Elements [begin, end) of a tensor into its place `out`.  The file's own are not needed again: a
+ * host holds the converted weights or the file, not both. */
 static void convert_range(unsigned char *out, enum gr_dtype out_dtype,
                           const struct gr_model_tensor *tensor, int64_t begin, int64_t end)
 {
@@ -115,6 +116,8 @@ static void convert_range(unsigned char *out, enum gr_dtype out_dtype,
 
         GR_CHECK(known, "%s", gr_dtype_name(dtype)); /* the plan refuses the others */
     }
+    gr_file_map_forget(&tensor->file->map, tensor->entry->offset + begin * gr_dtype_bytes(dtype),
+                       tensor->entry->offset + end * gr_dtype_bytes(dtype));
 }
 
 struct convert_job {

@@ -9,6 +9,7 @@ extern const struct gr_command gr_cmd_checkpoints;
 extern const struct gr_command gr_cmd_config;
 extern const struct gr_command gr_cmd_data;
 extern const struct gr_command gr_cmd_doctor;
+extern const struct gr_command gr_cmd_estimate;
 extern const struct gr_command gr_cmd_eval;
 extern const struct gr_command gr_cmd_generate;
 extern const struct gr_command gr_cmd_merge;

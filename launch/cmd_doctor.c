@@ -9,6 +9,7 @@
 #include "trainer/config.h"
 #include "trainer/run/device_config.h"
 #include "trainer/run/inputs.h"
+#include "trainer/run/memory_plan.h"
 
 #include <errno.h>
 #include <jansson.h>
@@ -58,23 +59,6 @@ static void find_failure(struct finding *f, enum verdict verdict)
 static double gibibytes(double bytes)
 {
     return bytes / (1024.0 * 1024 * 1024);
-}
-
-/* The first number of a small file; -1 where there is none ("max", no such file). */
-static double read_number(const char *path, const char *after)
-{
-    char line[256];
-    double value = -1;
-    FILE *file = fopen(path, "re");
-
-    if (file == NULL)
-        return -1;
-    while (value < 0 && fgets(line, sizeof line, file) != NULL) {
-        if (strncmp(line, after, strlen(after)) == 0)
-            sscanf(line + strlen(after), "%lf", &value);
-    }
-    fclose(file);
-    return value;
 }
 
 /* ---- the checks ------------------------------------------------------------------------- */
@@ -168,19 +152,16 @@ static void check_mpi(struct finding *f, const char *output)
 static void check_memory(struct finding *f, const char *output)
 {
     const double least = 2;
-    double available = gibibytes(read_number("/proc/meminfo", "MemAvailable:") * 1024);
-    double limit = gibibytes(read_number("/sys/fs/cgroup/memory.max", ""));
-    double used = gibibytes(read_number("/sys/fs/cgroup/memory.current", ""));
+    bool is_limited;
+    double available = gibibytes((double)gr_memory_available(&is_limited));
 
     (void)output;
-    if (limit > 0 && limit - used < available)
-        available = limit - used;
     if (available < least)
         find(f, VERDICT_WARNING, "graft estimate tells what a run takes",
              "%.1f GiB available: enough for small models alone", available);
     else
         find(f, VERDICT_OK, NULL, "%.1f GiB available%s", available,
-             limit > 0 ? " (limited by a cgroup)" : "");
+             is_limited ? " (limited by a cgroup)" : "");
 }
 
 /* Weights that several ranks share are in a sealed memfd; Open MPI's messages in /dev/shm. */

@@ -1,7 +1,8 @@
 /* Writes a Hugging Face model directory with random weights and a byte tokenizer, for tests that
  * need a shape rather than a skill.
- *   tool_random_model DIR key=value...      keys: those of config.json, and seed, dtype (F32, BF16)
- * The tokenizer has 256 bytes and <s>, </s>, so vocab_size is at least 258. */
+ *   tool_random_model DIR key=value...      keys: those of config.json, and seed, dtype (F32,
+ * BF16); model_type llama or qwen2 The tokenizer has 256 bytes and <s>, </s>, so vocab_size is at
+ * least 258. */
 #include "data/safetensors.h"
 #include "data/store/store.h"
 #include "kernels/base/alloc.h"
@@ -32,21 +33,60 @@ struct builder {
     enum gr_dtype dtype;
 };
 
-/* Norms (one dimension) around 1, matrices with a standard deviation of about 0.7 / sqrt(columns).
- */
 static void add(struct builder *b, const char *name, int64_t rows, int64_t columns)
 {
-    int64_t count = rows * (columns > 0 ? columns : 1);
-    float *values = GR_NEW_ARRAY(float, count);
-    float bound = columns > 0 ? 1.2f / sqrtf((float)columns) : 0.3f;
+    GR_CHECK(b->count < GR_COUNT(b->item), "%s", name);
+    b->item[b->count++] = (struct gr_safetensors_item){.name = gr_strdup(name),
+                                                       .dtype = b->dtype,
+                                                       .ndim = columns > 0 ? 2 : 1,
+                                                       .dim = {rows, columns}};
+}
+
+/* has_bias: of q, k and v, as Qwen2 has them. */
+static void add_layer(struct builder *b, int64_t layer, int64_t c, int64_t f, int64_t q, int64_t kv,
+                      bool has_bias)
+{
+    const struct {
+        const char *name;
+        int64_t rows, columns;
+        bool biased;
+    } tensors[] = {
+        {"input_layernorm", c, 0, false},      {"self_attn.q_proj", q, c, has_bias},
+        {"self_attn.k_proj", kv, c, has_bias}, {"self_attn.v_proj", kv, c, has_bias},
+        {"self_attn.o_proj", c, q, false},     {"post_attention_layernorm", c, 0, false},
+        {"mlp.gate_proj", f, c, false},        {"mlp.up_proj", f, c, false},
+        {"mlp.down_proj", c, f, false},
+    };
+
+    for (int64_t i = 0; i < GR_COUNT(tensors); i++) {
+        char *name = gr_format("model.layers.%lld.%s.", (long long)layer, tensors[i].name);
+        char *weight = gr_format("%sweight", name), *bias = gr_format("%sbias", name);
+
+        add(b, weight, tensors[i].rows, tensors[i].columns);
+        if (tensors[i].biased)
+            add(b, bias, tensors[i].rows, 0);
+        gr_free(name);
+        gr_free(weight);
+        gr_free(bias);
+    }
+}
+
+/* Norms (one dimension) around 1, biases around 0, matrices with a standard deviation of about
+ * 0.7 / sqrt(columns). */
+static void make_values(float *values, const struct builder *b,
+                        const struct gr_safetensors_item *item)
+{
+    int64_t count = gr_safetensors_item_bytes(item) / gr_dtype_bytes(item->dtype);
+    float bound = item->ndim == 2 ? 1.2f / sqrtf((float)item->dim[1]) : 0.3f;
+    float mean = item->ndim == 1 && strstr(item->name, ".bias") == NULL ? 1 : 0;
+    struct gr_philox_block block = {{0}};
 
     for (int64_t i = 0; i < count; i++) {
-        struct gr_philox_block block =
-            gr_philox(b->seed, (uint32_t)(i / 4), (uint32_t)b->count, 0, 0);
-
-        values[i] = (2 * gr_uniform(block.word[i % 4]) - 1) * bound + (columns > 0 ? 0 : 1);
+        if (i % 4 == 0)
+            block = gr_philox(b->seed, (uint32_t)(i / 4), (uint32_t)(item - b->item), 0, 0);
+        values[i] = (2 * gr_uniform(block.word[i % 4]) - 1) * bound + mean;
     }
-    if (b->dtype == GR_BF16) { /* cut, not rounded: any bf16 will do */
+    if (item->dtype == GR_BF16) { /* cut, not rounded: any bf16 will do */
         uint16_t *half = (uint16_t *)values;
 
         for (int64_t i = 0; i < count; i++) {
@@ -56,30 +96,32 @@ static void add(struct builder *b, const char *name, int64_t rows, int64_t colum
             half[i] = (uint16_t)(bits >> 16);
         }
     }
-    b->item[b->count++] = (struct gr_safetensors_item){.name = gr_strdup(name),
-                                                       .dtype = b->dtype,
-                                                       .ndim = columns > 0 ? 2 : 1,
-                                                       .dim = {rows, columns},
-                                                       .data = values};
 }
 
-static void add_layer(struct builder *b, int64_t layer, int64_t c, int64_t f, int64_t q, int64_t kv)
+/* One tensor after the other: a model may be larger than memory. */
+static gr_status write_weights(const char *path, const struct builder *b)
 {
-    const struct {
-        const char *name;
-        int64_t rows, columns;
-    } tensors[] = {
-        {"input_layernorm", c, 0},   {"self_attn.q_proj", q, c}, {"self_attn.k_proj", kv, c},
-        {"self_attn.v_proj", kv, c}, {"self_attn.o_proj", c, q}, {"post_attention_layernorm", c, 0},
-        {"mlp.gate_proj", f, c},     {"mlp.up_proj", f, c},      {"mlp.down_proj", c, f},
-    };
+    const struct gr_safetensors_item *item = NULL;
+    struct gr_buffer header = {0};
+    float *values = NULL;
+    FILE *file = fopen(path, "wb");
+    bool is_written = file != NULL;
 
-    for (int64_t i = 0; i < GR_COUNT(tensors); i++) {
-        char *name = gr_format("model.layers.%lld.%s.weight", (long long)layer, tensors[i].name);
+    gr_safetensors_write_header(&header, b->item, b->count, NULL);
+    is_written = is_written && fwrite(header.data, 1, header.length, file) == header.length;
+    while (is_written && (item = gr_safetensors_next(b->item, b->count, item)) != NULL) {
+        size_t bytes = (size_t)gr_safetensors_item_bytes(item);
 
-        add(b, name, tensors[i].rows, tensors[i].columns);
-        gr_free(name);
+        values = gr_realloc(values, gr_mul((int64_t)bytes, item->dtype == GR_F32 ? 1 : 2), 1);
+        make_values(values, b, item);
+        is_written = fwrite(values, 1, bytes, file) == bytes;
     }
+    if (file != NULL && fclose(file) != 0)
+        is_written = false;
+    gr_buffer_release(&header);
+    gr_free(values);
+    return is_written ? GR_OK
+                      : gr_fail(GR_ERR_DATA, path, "is the disk full?", "cannot be written");
 }
 
 static gr_status put(const char *dir, const char *name, const char *text)
@@ -138,7 +180,8 @@ int main(int argc, char **argv)
     int64_t head_dim = atoll(option(argc, argv, "head_dim", "16"));
     int64_t layers = atoll(option(argc, argv, "num_hidden_layers", "2"));
     int64_t vocab = atoll(option(argc, argv, "vocab_size", "258"));
-    struct gr_buffer bytes = {0};
+    const char *type = option(argc, argv, "model_type", "llama");
+    bool is_qwen2 = strcmp(type, "qwen2") == 0;
     gr_status status = GR_OK;
     char *text = NULL, *path = gr_format("%s/model.safetensors", dir);
 
@@ -146,11 +189,10 @@ int main(int argc, char **argv)
     b.dtype = strcmp(option(argc, argv, "dtype", "F32"), "BF16") == 0 ? GR_BF16 : GR_F32;
     add(&b, "model.embed_tokens.weight", vocab, c);
     for (int64_t layer = 0; layer < layers; layer++)
-        add_layer(&b, layer, c, f, heads * head_dim, kv_heads * head_dim);
+        add_layer(&b, layer, c, f, heads * head_dim, kv_heads * head_dim, is_qwen2);
     add(&b, "model.norm.weight", c, 0);
-    gr_safetensors_write(&bytes, b.item, b.count, NULL);
-    GR_TRY(gr_store_put_path(path, bytes.data, (int64_t)bytes.length));
-    text = gr_format("{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", "
+    GR_TRY(write_weights(path, &b));
+    text = gr_format("{\"architectures\": [\"%s\"], \"model_type\": \"%s\", "
                      "\"hidden_size\": %lld, \"intermediate_size\": %lld, \"num_attention_heads\": "
                      "%lld, \"num_key_value_heads\": %lld, \"head_dim\": %lld, "
                      "\"num_hidden_layers\": %lld, \"vocab_size\": %lld, "
@@ -158,8 +200,9 @@ int main(int argc, char **argv)
                      "\"rope_theta\": 10000.0, \"hidden_act\": \"silu\", "
                      "\"tie_word_embeddings\": true, \"bos_token_id\": 256, \"eos_token_id\": "
                      "257}\n",
-                     (long long)c, (long long)f, (long long)heads, (long long)kv_heads,
-                     (long long)head_dim, (long long)layers, (long long)vocab);
+                     is_qwen2 ? "Qwen2ForCausalLM" : "LlamaForCausalLM", type, (long long)c,
+                     (long long)f, (long long)heads, (long long)kv_heads, (long long)head_dim,
+                     (long long)layers, (long long)vocab);
     GR_TRY(put(dir, "config.json", text));
     gr_free(text);
     text = tokenizer_json();
@@ -170,7 +213,6 @@ int main(int argc, char **argv)
 out:
     if (status != GR_OK)
         gr_print_error();
-    gr_buffer_release(&bytes);
     gr_free(text);
     gr_free(path);
     return gr_status_exit_code(status);

@@ -197,16 +197,24 @@ static struct gr_weights_host_options host_options(const struct gr_weight_sharin
                                             .timeout_s = sharing->timeout_s};
 }
 
+/* The caller frees the array, not the texts. */
+static const char **wanted_names(const struct wanted_list *list)
+{
+    const char **name = GR_NEW_ARRAY(const char *, list->count);
+
+    for (int64_t i = 0; i < list->count; i++)
+        name[i] = list->item[i].name;
+    return name;
+}
+
 static gr_status create_host_weights(struct gr_weight_source *source,
                                      const struct wanted_list *list,
                                      const struct gr_weight_sharing *sharing)
 {
     struct gr_weights_host_options options = host_options(sharing);
-    const char **name = GR_NEW_ARRAY(const char *, list->count);
+    const char **name = wanted_names(list);
     gr_status status;
 
-    for (int64_t i = 0; i < list->count; i++)
-        name[i] = list->item[i].name;
     status = gr_weights_host_create(&source->host, &source->files, name, list->count, &options);
     gr_free(name);
     return status;
@@ -269,4 +277,36 @@ void gr_weights_release(struct gr_weights *weights)
     gr_free(weights->source);
     gr_free(weights->layer);
     memset(weights, 0, sizeof *weights);
+}
+
+gr_status gr_weights_examine(int64_t *bytes, const struct gr_model_config *config,
+                             const char *directory, const struct gr_weight_sharing *sharing,
+                             bool reads_values)
+{
+    gr_status status = GR_OK;
+    struct gr_weights shapes = {.layer = GR_NEW_ARRAY(struct gr_layer_weights, config->layers)};
+    struct wanted_list list = {0};
+    struct gr_model_files files = {0};
+    const char **name = NULL;
+    int64_t converted = 0;
+    char hash[GR_SHA256_HEX_BYTES];
+
+    *bytes = 0;
+    list_wanted(&list, &shapes, config);
+    name = wanted_names(&list);
+    for (int64_t i = 0; i < list.count; i++)
+        *bytes += gr_mul(list.item[i].rows, list.item[i].columns == 0 ? 1 : list.item[i].columns) *
+                  gr_dtype_bytes(sharing->dtype);
+    GR_TRY(gr_model_files_open(&files, directory));
+    GR_TRY(check_tensors(&list, &files, config));
+    GR_TRY(gr_weights_host_measure(&converted, &files, name, list.count,
+                                   sharing->dtype)); /* for its refusals */
+    if (reads_values)
+        GR_TRY(hash_model(hash, &files, sharing));
+out:
+    gr_model_files_close(&files);
+    gr_free(name);
+    gr_free(list.item);
+    gr_free(shapes.layer);
+    return status;
 }

@@ -84,4 +84,11 @@ gr_status gr_weights_share(struct gr_weights *weights, const struct gr_model_con
                            const struct gr_weight_sharing *sharing);
 void gr_weights_release(struct gr_weights *weights);
 
+/* Whether load would succeed, without its memory: the same errors.  *bytes: what all tensors take
+ * on a host, as f32.  reads_values: also those for which every value is read (a scan whose verdict
+ * is kept in the cache, where load finds it). */
+gr_status gr_weights_examine(int64_t *bytes, const struct gr_model_config *config,
+                             const char *directory, const struct gr_weight_sharing *sharing,
+                             bool reads_values);
+
 #endif

@@ -4,7 +4,6 @@
 #include "kernels/base/alloc.h"
 #include "trainer/run/compute_dtype.h"
 #include "trainer/run/inputs.h"
-#include "trainer/run/memory_plan.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -65,6 +64,16 @@ out:
     return status;
 }
 
+static void begin(struct gr_engine *e, const struct gr_config *config, struct gr_device *dev,
+                  struct gr_comm *comm)
+{
+    memset(e, 0, sizeof *e);
+    e->config = config;
+    e->dev = dev;
+    e->comm = comm;
+    e->model.dev = dev;
+}
+
 /* What this rank does alone. */
 static gr_status read_model(struct gr_engine *e, const struct gr_weight_sharing *sharing)
 {
@@ -91,11 +100,7 @@ gr_status gr_engine_load_model(struct gr_engine *e, const struct gr_config *conf
                                         .cache_dir = cache_dir,
                                         .timeout_s = (double)config->dist.timeout_seconds};
 
-    memset(e, 0, sizeof *e);
-    e->config = config;
-    e->dev = dev;
-    e->comm = comm;
-    e->model.dev = dev;
+    begin(e, config, dev, comm);
     GR_TRY(make_job_key(job_key, comm));
     GR_TRY(gr_compute_dtype_agree(&e->model.dtype, config, comm));
     sharing.dtype = e->model.dtype;
@@ -139,6 +144,27 @@ static void give_param(const struct gr_engine *e, struct gr_adapter *adapter, in
         adapter->copy = gr_tensor_rows(e->copy, begin, end);
 }
 
+gr_status gr_engine_examine_model(struct gr_engine *e, struct gr_memory_plan *plan,
+                                  const struct gr_config *config, struct gr_device *dev,
+                                  struct gr_comm *comm, bool reads_values)
+{
+    gr_status status = GR_OK;
+    char *cache_dir = gr_cache_dir(config);
+    struct gr_weight_sharing sharing = {
+        .local_size = 1, .threads = gr_device_threads(dev), .cache_dir = cache_dir};
+
+    begin(e, config, dev, comm);
+    GR_TRY(gr_model_config_load(&e->model.config, config->model));
+    GR_TRY(check_length(e));
+    GR_TRY(gr_compute_dtype_agree(&e->model.dtype, config, comm));
+    sharing.dtype = e->model.dtype;
+    GR_TRY(gr_weights_examine(&plan->weight_bytes, &e->model.config, config->model, &sharing,
+                              reads_values));
+out:
+    gr_free(cache_dir);
+    return status;
+}
+
 /* Runs twice: over arenas that measure, then over arenas with memory. */
 static void layout(struct gr_engine *e, struct gr_arena *state, struct gr_arena *step)
 {
@@ -178,8 +204,9 @@ out:
     return status;
 }
 
-gr_status gr_engine_prepare(struct gr_engine *e, struct gr_trial *trial, int trials,
-                            int64_t eval_rows)
+/* The heap parts of a training engine. */
+static gr_status take_trials(struct gr_engine *e, struct gr_trial *trial, int trials,
+                             int64_t eval_rows)
 {
     gr_status status = GR_OK;
     int64_t rows = 0;
@@ -198,6 +225,16 @@ gr_status gr_engine_prepare(struct gr_engine *e, struct gr_trial *trial, int tri
     GR_TRY(gr_pass_create(&e->pass, &e->model, rows, e->adapters, trials, true));
     if (eval_rows > 0)
         GR_TRY(gr_pass_create(&e->eval_pass, &e->model, eval_rows, e->adapters, trials, false));
+out:
+    return status;
+}
+
+gr_status gr_engine_prepare(struct gr_engine *e, struct gr_trial *trial, int trials,
+                            int64_t eval_rows)
+{
+    gr_status status = GR_OK;
+
+    GR_TRY(take_trials(e, trial, trials, eval_rows));
     GR_TRY(carve(e));
     for (int i = 0; i < trials; i++) {
         give_param(e, trial[i].adapter, trial[i].begin, trial[i].end);
@@ -205,6 +242,25 @@ gr_status gr_engine_prepare(struct gr_engine *e, struct gr_trial *trial, int tri
     }
     if (e->eval_pass != NULL)
         gr_pass_bind(e->eval_pass, NULL);
+out:
+    return status;
+}
+
+gr_status gr_engine_plan(struct gr_engine *e, struct gr_memory_plan *plan, struct gr_trial *trial,
+                         int trials, int64_t eval_rows, int ranks)
+{
+    gr_status status = GR_OK;
+    int64_t micro_batches = e->config->train.micro_batches;
+    struct gr_arena state = {.name = "state"}, step = {.name = "step"}, fixed = {.name = "weights"};
+
+    GR_TRY(take_trials(e, trial, trials, eval_rows));
+    layout(e, &state, &step);
+    GR_TRY(make_rope_tables(e, &fixed));
+    plan->elements = trial[trials - 1].end;
+    plan->gradient_bytes = gr_tree_state_bytes(micro_batches, ranks, plan->elements);
+    plan->state_bytes = state.used + plan->gradient_bytes -
+                        gr_tree_state_bytes(micro_batches, gr_comm_size(e->comm), plan->elements);
+    plan->step_bytes = step.used + fixed.used;
 out:
     return status;
 }

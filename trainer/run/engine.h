@@ -4,6 +4,7 @@
 #define GR_TRAINER_ENGINE_H
 
 #include "trainer/model/transformer.h"
+#include "trainer/run/memory_plan.h"
 #include "trainer/run/tree.h"
 #include "trainer/run/trial.h"
 
@@ -57,6 +58,16 @@ gr_status gr_engine_prepare_eval(struct gr_engine *engine, struct gr_adapter *ad
 gr_status gr_engine_prepare_generate(struct gr_engine *engine, struct gr_adapter *adapter,
                                      int64_t prompt_tokens, int64_t text_tokens);
 void gr_engine_release(struct gr_engine *engine);
+
+/* A run's memory, told without taking it (graft estimate): the weights' files are looked at as
+ * gr_weights_examine does, then the layout of a job of `ranks` processes is measured.  The engine
+ * is good for nothing but gr_engine_release then.  They fill weight_bytes, then the rest that the
+ * engine knows: not save_bytes, not program_bytes. */
+gr_status gr_engine_examine_model(struct gr_engine *engine, struct gr_memory_plan *plan,
+                                  const struct gr_config *config, struct gr_device *dev,
+                                  struct gr_comm *comm, bool reads_values);
+gr_status gr_engine_plan(struct gr_engine *engine, struct gr_memory_plan *plan,
+                         struct gr_trial *trial, int trials, int64_t eval_rows, int ranks);
 
 /* Fresh adapters: PEFT's initial values, zero moments. */
 gr_status gr_engine_init_adapters(struct gr_engine *engine);

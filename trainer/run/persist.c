@@ -386,8 +386,12 @@ gr_status gr_persist_finish(struct gr_persist *p, struct gr_engine *engine, int6
 {
     gr_status status = gr_persist_save(p, engine, step, false);
 
-    if (status == GR_OK && p->is_io_rank)
+    if (status == GR_OK && p->is_io_rank) {
+        gr_saver_destroy(
+            p->saver); /* the exports take memory like its buffers, now in their place */
+        p->saver = NULL;
         status = finish_on_io_rank(p, engine, step, final_loss);
+    }
     return gr_comm_agree_status(p->comm, status, "export");
 }
 

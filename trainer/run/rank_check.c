@@ -8,11 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
-gr_status gr_rank_check_count(const struct gr_comm *comm, int64_t expect_ranks,
-                              int64_t micro_batches)
+gr_status gr_rank_check_count(int size, int64_t expect_ranks, int64_t micro_batches)
 {
-    int size = gr_comm_size(comm);
-
     if (expect_ranks > 0 && size != expect_ranks)
         return gr_fail(GR_ERR_USAGE, "--expect-ranks", "check mpirun's -n and its hostfile",
                        "the job has another number of ranks (found %d, expected %lld)", size,

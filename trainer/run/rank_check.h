@@ -8,8 +8,7 @@
 
 /* expect_ranks 0: any number.  Errors: ERR_USAGE, also when there are more ranks than
  * micro-batches. */
-gr_status gr_rank_check_count(const struct gr_comm *comm, int64_t expect_ranks,
-                              int64_t micro_batches);
+gr_status gr_rank_check_count(int size, int64_t expect_ranks, int64_t micro_batches);
 
 /* Compares program, libraries, configuration, data, model and instruction set with rank 0's.
  * Errors: ERR_USAGE naming the first rank that differs and in what; every rank gets it. */

@@ -92,6 +92,11 @@ static void *run_thread(void *context)
     return NULL;
 }
 
+int64_t gr_saver_bytes(int64_t elements)
+{
+    return (BUFFERS + 1) * gr_mul(elements, 3 * (int64_t)sizeof(float)); /* param and two moments */
+}
+
 void gr_saver_create(struct gr_saver **out, struct gr_state *state, struct gr_events *events,
                      const struct gr_adapter *adapter, const char *base_model)
 {

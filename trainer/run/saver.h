@@ -14,6 +14,10 @@ void gr_saver_create(struct gr_saver **saver, struct gr_state *state, struct gr_
                      const struct gr_adapter *adapter, const char *base_model);
 void gr_saver_destroy(struct gr_saver *saver); /* drains; NULL is fine */
 
+/* Host memory a saver takes: two buffers, and the packed objects of one.  The exports at the end,
+ * which need less, come when it is gone. */
+int64_t gr_saver_bytes(int64_t elements);
+
 /* A snapshot to fill; NULL when both buffers are in use and `waits` is false (the periodic save is
  * skipped: logged and counted). */
 struct gr_snapshot *gr_saver_take(struct gr_saver *saver, bool waits);

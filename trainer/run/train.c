@@ -343,7 +343,8 @@ gr_status gr_train(struct gr_comm *comm, const struct gr_config *config,
     bool is_done = false;
 
     GR_TRY(gr_refuse_not_yet(config));
-    GR_TRY(gr_rank_check_count(comm, options->expect_ranks, config->train.micro_batches));
+    GR_TRY(gr_rank_check_count(gr_comm_size(comm), options->expect_ranks,
+                               config->train.micro_batches));
     status = load_inputs(&run);
     GR_TRY(gr_comm_agree_status(comm, status, "start"));
     GR_TRY(gr_rank_check_same(comm, config, &run.inputs, run.engine.model_hash,

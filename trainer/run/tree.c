@@ -41,6 +41,28 @@ int64_t gr_tree_buffer_count(int64_t micro_batches, int size, int rank)
     return slots;
 }
 
+static int64_t piece_elements(int64_t elements)
+{
+    return elements < PIECE_ELEMENTS ? elements : PIECE_ELEMENTS;
+}
+
+int64_t gr_tree_state_bytes(int64_t micro_batches, int size, int64_t elements)
+{
+    int64_t most = 0;
+
+    for (int rank = 0; rank < size; rank++) {
+        struct gr_arena measured = {.name = "tree"};
+        struct gr_tree tree = {.elements = elements, .piece = piece_elements(elements)};
+
+        tree.plan.slots = (int)gr_tree_buffer_count(micro_batches, size, rank);
+        tree.slots = GR_NEW_ARRAY(gr_tensor, tree.plan.slots);
+        gr_tree_layout(&tree, &measured);
+        most = measured.used > most ? measured.used : most;
+        gr_free(tree.slots);
+    }
+    return most;
+}
+
 gr_status gr_tree_create(struct gr_tree **tree, struct gr_device *dev, struct gr_comm *comm,
                          int64_t micro_batches, int64_t elements, int trials)
 {
@@ -52,7 +74,7 @@ gr_status gr_tree_create(struct gr_tree **tree, struct gr_device *dev, struct gr
     t->dev = dev;
     t->comm = comm;
     t->elements = elements;
-    t->piece = elements < PIECE_ELEMENTS ? elements : PIECE_ELEMENTS;
+    t->piece = piece_elements(elements);
     t->trials = trials;
     gr_tree_plan_init(&t->plan, micro_batches, size, rank, elements);
     t->slots = GR_NEW_ARRAY(gr_tensor, t->plan.slots);

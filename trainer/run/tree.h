@@ -25,6 +25,9 @@ int64_t gr_tree_block_begin(int64_t micro_batches, int size, int rank);
  */
 int64_t gr_tree_buffer_count(int64_t micro_batches, int size, int rank);
 
+/* What gr_tree_layout takes on the rank that takes most, of a job of `size` ranks. */
+int64_t gr_tree_state_bytes(int64_t micro_batches, int size, int64_t elements);
+
 /* elements: of one node's gradient, carved from `state`; trials: of sums per node.
  * size <= micro_batches. */
 gr_status gr_tree_create(struct gr_tree **tree, struct gr_device *dev, struct gr_comm *comm,
