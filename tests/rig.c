@@ -3,6 +3,7 @@
 
 #include "kernels/base/alloc.h"
 #include "kernels/base/philox.h"
+#include "kernels/base/widen.h"
 
 /* The arena is a reservation: pages nobody touches cost nothing. */
 static const int64_t arena_bytes = (int64_t)256 << 20;
@@ -136,6 +137,8 @@ void rig_write(struct rig *r, gr_tensor t, const double *values)
     for (int64_t i = 0; i < count; i++) {
         if (t.dtype == GR_F32)
             ((float *)(void *)bytes)[i] = (float)values[i];
+        else if (t.dtype == GR_BF16)
+            ((uint16_t *)(void *)bytes)[i] = gr_float_to_bf16((float)values[i]);
         else if (t.dtype == GR_I32)
             ((int32_t *)(void *)bytes)[i] = (int32_t)values[i];
         else
@@ -157,6 +160,8 @@ double *rig_read(struct rig *r, gr_tensor t)
     for (int64_t i = 0; i < count; i++) {
         if (t.dtype == GR_F32)
             values[i] = (double)((float *)(void *)bytes)[i];
+        else if (t.dtype == GR_BF16)
+            values[i] = (double)gr_float_from_bf16(((uint16_t *)(void *)bytes)[i]);
         else if (t.dtype == GR_I32)
             values[i] = ((int32_t *)(void *)bytes)[i];
         else
@@ -188,14 +193,32 @@ void rig_set_workspace(struct rig *r, int64_t bytes)
 void rig_assert_close(const char *what, const double *found, const double *expected, int64_t count,
                       double tolerance)
 {
+    rig_assert_stored(what, GR_F32, found, expected, count, tolerance);
+}
+
+/* Half of the distance between neighbours around a value; of f32: nothing worth telling. */
+static double half_unit(enum gr_dtype dtype, double value)
+{
+    enum { BF16_DIGITS = 8 };
+
+    return dtype != GR_BF16 || value == 0 ? 0 : ldexp(0.5, ilogb(value) - (BF16_DIGITS - 1));
+}
+
+void rig_assert_stored(const char *what, enum gr_dtype dtype, const double *found,
+                       const double *expected, int64_t count, double tolerance)
+{
     double largest = 0;
 
     for (int64_t i = 0; i < count; i++)
         largest = fmax(largest, fabs(expected[i]));
-    for (int64_t i = 0; i < count; i++)
-        ASSERT_MSG(fabs(found[i] - expected[i]) <= tolerance * largest,
-                   "%s: element %" PRId64 " is %.9g, expected %.9g (off by %g of the largest)",
-                   what, i, found[i], expected[i], fabs(found[i] - expected[i]) / largest);
+    for (int64_t i = 0; i < count; i++) {
+        double allowed = tolerance * largest + half_unit(dtype, expected[i]);
+
+        ASSERT_MSG(fabs(found[i] - expected[i]) <= allowed,
+                   "%s %s: element %" PRId64 " is %.9g, expected %.9g (off by %g of the largest)",
+                   gr_dtype_name(dtype), what, i, found[i], expected[i],
+                   fabs(found[i] - expected[i]) / largest);
+    }
 }
 
 /* The bytes of the rig's arena after `body`; the caller frees. */

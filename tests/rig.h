@@ -30,7 +30,7 @@ void rig_close(struct rig *r);
 /* A tensor shaped as `shape` (made with data NULL) whose rows lie `gap` elements apart; elements,
  * gaps and a row before and after it are filled with the bits ff..ff, a NaN. */
 gr_tensor rig_tensor(struct rig *r, gr_tensor shape, int64_t gap);
-/* The same with random elements, low <= value < high: F32, or I32 (rounded down).  The values
+/* The same with random elements, low <= value < high: F32, BF16, or I32 (rounded down).  The values
  * depend on the order of the calls only. */
 gr_tensor rig_random(struct rig *r, gr_tensor shape, int64_t gap, double low, double high);
 /* Elements in row order, as f64; the caller frees what rig_read returns. */
@@ -42,6 +42,11 @@ void rig_set_workspace(struct rig *r, int64_t bytes);
 /* |found - expected| <= tolerance * max|expected| for every element. */
 void rig_assert_close(const char *what, const double *found, const double *expected, int64_t count,
                       double tolerance);
+
+/* The same for what is stored in `dtype`, which may be off by one rounding of its own besides: half
+ * a unit in the last place of the element. */
+void rig_assert_stored(const char *what, enum gr_dtype dtype, const double *found,
+                       const double *expected, int64_t count, double tolerance);
 
 /* Runs `body` with 1, 2, 3 and 5 threads on every instruction set; all tensors of the rig must
  * hold the same bits after each. */

@@ -18,12 +18,13 @@ struct attention_case {
     int documents;
     int32_t docs[DOCUMENTS_MAX][2];
     int64_t window;
+    enum gr_dtype dtype;
     bool separate; /* q, k, v tensors of their own; else columns of one qkv buffer */
 };
 
-static gr_tensor activations(int64_t n, int64_t heads, int64_t head_dim)
+static gr_tensor activations(const struct attention_case *c, int64_t heads)
 {
-    return gr_tensor_3d(NULL, GR_F32, n, heads, head_dim);
+    return gr_tensor_3d(NULL, c->dtype, c->n, heads, c->head_dim);
 }
 
 /* q, k, v (or their gradients) as columns of one buffer. */
@@ -48,20 +49,20 @@ static struct gr_attention make_attention(struct rig *r, const struct attention_
     a.docs = rig_tensor(r, gr_tensor_2d(NULL, GR_I32, c->documents, 2), 0);
     rig_write(r, a.docs, docs);
     if (c->separate) {
-        a.q = rig_random(r, activations(c->n, c->heads, c->head_dim), 3, -2, 2);
-        a.k = rig_random(r, activations(c->n, c->kv_heads, c->head_dim), 0, -2, 2);
-        a.v = rig_random(r, activations(c->n, c->kv_heads, c->head_dim), 1, -2, 2);
-        a.dq = rig_tensor(r, activations(c->n, c->heads, c->head_dim), 0);
-        a.dk = rig_tensor(r, activations(c->n, c->kv_heads, c->head_dim), 5);
-        a.dv = rig_tensor(r, activations(c->n, c->kv_heads, c->head_dim), 0);
+        a.q = rig_random(r, activations(c, c->heads), 3, -2, 2);
+        a.k = rig_random(r, activations(c, c->kv_heads), 0, -2, 2);
+        a.v = rig_random(r, activations(c, c->kv_heads), 1, -2, 2);
+        a.dq = rig_tensor(r, activations(c, c->heads), 0);
+        a.dk = rig_tensor(r, activations(c, c->kv_heads), 5);
+        a.dv = rig_tensor(r, activations(c, c->kv_heads), 0);
     } else {
-        gr_tensor qkv = gr_tensor_2d(NULL, GR_F32, c->n, wide + 2 * narrow);
+        gr_tensor qkv = gr_tensor_2d(NULL, c->dtype, c->n, wide + 2 * narrow);
 
         split(rig_random(r, qkv, 0, -2, 2), c, &a.q, &a.k, &a.v);
         split(rig_tensor(r, qkv, 0), c, &a.dq, &a.dk, &a.dv);
     }
-    a.o = rig_tensor(r, activations(c->n, c->heads, c->head_dim), c->separate ? 2 : 0);
-    a.d_o = rig_random(r, activations(c->n, c->heads, c->head_dim), c->separate ? 7 : 0, -1, 1);
+    a.o = rig_tensor(r, activations(c, c->heads), c->separate ? 2 : 0);
+    a.d_o = rig_random(r, activations(c, c->heads), c->separate ? 7 : 0, -1, 1);
     a.lse = rig_tensor(r, gr_tensor_2d(NULL, GR_F32, c->n, c->heads), c->separate ? 1 : 0);
     rig_set_workspace(r, gr_attention_workspace_bytes(r->dev, c->n, c->heads, c->head_dim));
     return a;
@@ -107,7 +108,7 @@ static void assert_tensor(const char *what, struct rig *r, gr_tensor t, const do
 {
     double *found = rig_read(r, t);
 
-    rig_assert_close(what, found, expected, gr_tensor_count(t), tolerance);
+    rig_assert_stored(what, t.dtype, found, expected, gr_tensor_count(t), tolerance);
     gr_free(found);
 }
 
@@ -125,6 +126,8 @@ static void check_isa(const struct attention_case *c, const char *isa)
     ref_attention_forward(&twin);
     assert_tensor("o", &r, a.o, twin.o);
     assert_tensor("lse", &r, a.lse, twin.lse);
+    gr_free(array[4]); /* the backward reads o as it is stored */
+    twin.o = array[4] = rig_read(&r, a.o);
     gr_attention_backward(r.dev, &a);
     ref_attention_backward(&twin);
     assert_tensor("dq", &r, a.dq, twin.dq);
@@ -137,10 +140,14 @@ static void check_isa(const struct attention_case *c, const char *isa)
 
 static void check_case(const struct attention_case *c)
 {
+    struct attention_case stored = *c;
     const char *isa;
 
-    for (int i = 0; (isa = rig_isa(i)) != NULL; i++)
+    for (int i = 0; (isa = rig_isa(i)) != NULL; i++) {
         check_isa(c, isa);
+        stored.dtype = GR_BF16;
+        check_isa(&stored, isa);
+    }
 }
 
 /* Lengths 1, 2, 63, 64, 65 and 300, empty documents, gaps before, between and behind. */
@@ -391,6 +398,13 @@ static void run_both(struct rig *r, const struct attention_case *c)
 SAME_BITS(attention)
 {
     struct attention_case c = {PACKED, .heads = 6, .kv_heads = 2, .head_dim = 18};
+
+    run_both(r, &c);
+}
+
+SAME_BITS(attention_bf16)
+{
+    struct attention_case c = {PACKED, .heads = 6, .kv_heads = 2, .head_dim = 18, .dtype = GR_BF16};
 
     run_both(r, &c);
 }

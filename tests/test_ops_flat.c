@@ -1,6 +1,7 @@
 /* Sums, the element-wise ops and AdamW, on every instruction set: against f64 twins, exact values
  * and torch. */
 #include "kernels/base/alloc.h"
+#include "kernels/base/widen.h"
 #include "tests/ref/ref.h"
 #include "tests/rig.h"
 
@@ -93,6 +94,67 @@ static void sum_spans(struct rig *r)
 TEST(sum_spans_any_length_equals_twin)
 {
     each_isa(sum_spans);
+}
+
+/* To bf16: what the twin in f64 says of each element is rounded once, ties to even. */
+static void copy_bf16(struct rig *r)
+{
+    static const double values[] = {1, 1 + 0x1p-8, 1 + 0x1.8p-7, 1 + 0x1.0002p-8, -0x1.fep127};
+    static const double rounded[] = {1, 1, 1 + 0x1p-6, 1 + 0x1p-7, -0x1.fep127};
+    gr_tensor x = rig_tensor(r, flat(5), 0), y = rig_tensor(r, gr_tensor_1d(NULL, GR_BF16, 5), 0);
+    double *found;
+
+    rig_write(r, x, values);
+    gr_copy(r->dev, y, x);
+    found = rig_read(r, y);
+    for (int i = 0; i < 5; i++)
+        ASSERT_MSG(found[i] == rounded[i], "%a is stored as %a, expected %a", values[i], found[i],
+                   rounded[i]);
+    gr_free(found);
+}
+
+TEST(copy_to_bf16_rounds_to_nearest_even)
+{
+    each_isa(copy_bf16);
+}
+
+/* An update of 1e-5 of a weight is far below bf16's last place: the master moves, its copy is the
+ * master rounded. */
+static void adamw_bf16(struct rig *r)
+{
+    enum { ELEMENTS = 9001, BEGIN = 5 };
+    struct gr_adamw_span span = {.begin = BEGIN, .end = ELEMENTS, .learning_rate = 1e-5};
+    struct gr_adamw a = {.param = rig_random(r, flat(ELEMENTS), 0, 0.5, 1),
+                         .moment1 = rig_tensor(r, flat(ELEMENTS), 0),
+                         .moment2 = rig_tensor(r, flat(ELEMENTS), 0),
+                         .grad = rig_random(r, flat(ELEMENTS), 0, 1, 2),
+                         .spans = 1,
+                         .span = &span,
+                         .beta1 = 0.9,
+                         .beta2 = 0.999,
+                         .eps = 1e-8,
+                         .step = 1};
+    double *before = rig_read(r, a.param), *after, *copy;
+
+    span.copy = rig_tensor(r, gr_tensor_1d(NULL, GR_BF16, ELEMENTS - BEGIN), 0);
+    gr_zero(r->dev, a.moment1);
+    gr_zero(r->dev, a.moment2);
+    gr_adamw(r->dev, &a);
+    after = rig_read(r, a.param);
+    copy = rig_read(r, span.copy);
+    for (int i = BEGIN; i < ELEMENTS; i++) {
+        ASSERT_NEAR(before[i] - after[i], 1e-5, 1e-7);
+        ASSERT_MSG(copy[i - BEGIN] == (double)gr_float_from_bf16(gr_float_to_bf16((float)after[i])),
+                   "the copy of %.9g is %.9g", after[i], copy[i - BEGIN]);
+    }
+    gr_free(before);
+    gr_free(after);
+    gr_free(copy);
+}
+
+TEST(adamw_small_update_moves_master_and_rounds_copy)
+{
+    each_isa(adamw_bf16);
 }
 
 /* One rounding per element: the values are exact.  2-D views and gapless buffers. */

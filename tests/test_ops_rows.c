@@ -1,6 +1,7 @@
 /* The row-wise ops (embedding, RMSNorm, RoPE, SwiGLU) against their f64 twins, on every instruction
- * set, over awkward shapes and strided views.  Tolerances are relative to the largest element; they
- * stand for a few roundings of f32 (6e-8 each). */
+ * set, in f32 and bf16, over awkward shapes and strided views.  Tolerances are relative to the
+ * largest element; they stand for a few roundings of f32 (6e-8 each); what is stored as bf16 may be
+ * off by one rounding more. */
 #include "kernels/base/alloc.h"
 #include "tests/ref/ref.h"
 #include "tests/rig.h"
@@ -11,13 +12,16 @@ static const double tolerance = 5e-7;
 static const double eps = 1e-5;
 
 static const int64_t all_rows[] = {64, 128, 192};
-static const int64_t all_widths[] = {1, 7, 31, 33, 63, 576};
+static const int64_t all_widths[] = {1, 7, 31, 33, 63, 576, 1040};
 static const int64_t all_gaps[] = {0, 5};
 
 /* One shape of a case; `heads` is 1 where the tensors are 2-D. */
 struct size {
     int64_t n, heads, width, gap;
+    enum gr_dtype dtype;
 };
+
+static const enum gr_dtype all_dtypes[] = {GR_F32, GR_BF16};
 
 static void each_width(void (*body)(struct rig *r, const struct size *s))
 {
@@ -27,8 +31,9 @@ static void each_width(void (*body)(struct rig *r, const struct size *s))
     for (int i = 0; (isa = rig_isa(i)) != NULL; i++)
         for (int64_t n = 0; n < GR_COUNT(all_rows); n++)
             for (int64_t c = 0; c < GR_COUNT(all_widths); c++)
-                for (int64_t g = 0; g < GR_COUNT(all_gaps); g++) {
-                    struct size s = {all_rows[n], 1, all_widths[c], all_gaps[g]};
+                for (int64_t g = 0; g < 2 * GR_COUNT(all_gaps); g++) {
+                    struct size s = {all_rows[n], 1, all_widths[c], all_gaps[g / 2],
+                                     all_dtypes[g % 2]};
 
                     rig_open(&r, isa, 1); /* more: test_ops_threads.c */
                     body(&r, &s);
@@ -38,8 +43,10 @@ static void each_width(void (*body)(struct rig *r, const struct size *s))
 
 static void each_head(void (*body)(struct rig *r, const struct size *s))
 {
-    static const struct size sizes[] = {
-        {64, 1, 2, 0}, {64, 3, 16, 0}, {128, 2, 18, 7}, {192, 9, 64, 0}, {64, 4, 64, 384}};
+    static const struct size sizes[] = {{64, 1, 2, 0, GR_F32},    {64, 3, 16, 0, GR_F32},
+                                        {128, 2, 18, 7, GR_F32},  {192, 9, 64, 0, GR_F32},
+                                        {64, 4, 64, 384, GR_F32}, {64, 1, 2, 0, GR_BF16},
+                                        {128, 2, 18, 7, GR_BF16}, {192, 9, 64, 1, GR_BF16}};
     const char *isa;
     struct rig r;
 
@@ -62,17 +69,17 @@ static void free_all(void *const *list)
 /* The shape of activations: (n, width), or (n, heads, width). */
 static gr_tensor whole(const struct size *s)
 {
-    return gr_tensor_2d(NULL, GR_F32, s->n, s->width);
+    return gr_tensor_2d(NULL, s->dtype, s->n, s->width);
 }
 
 static gr_tensor heads(const struct size *s)
 {
-    return gr_tensor_3d(NULL, GR_F32, s->n, s->heads, s->width);
+    return gr_tensor_3d(NULL, s->dtype, s->n, s->heads, s->width);
 }
 
 static void embedding(struct rig *r, const struct size *s)
 {
-    gr_tensor table = rig_random(r, gr_tensor_2d(NULL, GR_F32, 11, s->width), s->gap, -2, 2);
+    gr_tensor table = rig_random(r, gr_tensor_2d(NULL, s->dtype, 11, s->width), s->gap, -2, 2);
     gr_tensor ids = rig_random(r, gr_tensor_1d(NULL, GR_I32, s->n), 0, -1, 11);
     gr_tensor y = rig_tensor(r, whole(s), s->gap);
     double *table_v = rig_read(r, table), *expected = GR_NEW_ARRAY(double, gr_tensor_count(y));
@@ -96,7 +103,7 @@ static void rmsnorm(struct rig *r, gr_tensor shape, gr_tensor rstd_shape, const 
 {
     int64_t count = gr_tensor_count(shape), rows = s->n * s->heads;
     gr_tensor x = rig_random(r, shape, s->gap, -2, 3);
-    gr_tensor w = rig_random(r, gr_tensor_1d(NULL, GR_F32, s->width), 0, -1, 2);
+    gr_tensor w = rig_random(r, gr_tensor_1d(NULL, s->dtype, s->width), 0, -1, 2);
     gr_tensor dy = rig_random(r, shape, s->gap, -1, 1);
     gr_tensor y = rig_tensor(r, shape, s->gap), dx = rig_tensor(r, shape, s->gap + 2);
     gr_tensor rstd = rig_tensor(r, rstd_shape, rstd_shape.ndim > 1 ? 3 : 0);
@@ -110,12 +117,12 @@ static void rmsnorm(struct rig *r, gr_tensor shape, gr_tensor rstd_shape, const 
     found_rstd = rig_read(r, rstd);
     found_dx = rig_read(r, dx);
     ref_rmsnorm_forward(expected, expected_rstd, x_v, w_v, eps, rows, s->width);
-    rig_assert_close("y", found, expected, count, tolerance);
+    rig_assert_stored("y", s->dtype, found, expected, count, tolerance);
     rig_assert_close("rstd", found_rstd, expected_rstd, rows, tolerance);
     ref_rmsnorm_backward(expected, dy_v, x_v, w_v, eps, rows, s->width);
     /* One column: dx is what eps leaves of two equal terms, so measured by the terms. */
     if (s->width > 1)
-        rig_assert_close("dx", found_dx, expected, count, tolerance);
+        rig_assert_stored("dx", s->dtype, found_dx, expected, count, tolerance);
     FREE(x_v, w_v, dy_v, expected, expected_rstd, found, found_rstd, found_dx);
 }
 
@@ -139,17 +146,20 @@ TEST(rmsnorm_per_head_equals_twin)
     each_head(rmsnorm_heads);
 }
 
-/* y over x, dx over dy, and dx added to what is there: the same bits as into fresh memory. */
+/* y over x, dx over dy, and dx added to what is there: the same bits as into fresh memory; in bf16
+ * the sum is rounded instead of dx. */
 static void rmsnorm_in_place(struct rig *r, const struct size *s)
 {
     int64_t count = s->n * s->width;
     gr_tensor x = rig_random(r, whole(s), s->gap, -2, 3);
-    gr_tensor w = rig_random(r, gr_tensor_1d(NULL, GR_F32, s->width), 0, -1, 2);
+    gr_tensor w = rig_random(r, gr_tensor_1d(NULL, s->dtype, s->width), 0, -1, 2);
     gr_tensor dy = rig_random(r, whole(s), s->gap, -1, 1);
     gr_tensor sum = rig_random(r, whole(s), s->gap, -1, 1);
     gr_tensor y = rig_tensor(r, whole(s), s->gap), dx = rig_tensor(r, whole(s), s->gap);
     gr_tensor rstd = rig_tensor(r, gr_tensor_1d(NULL, GR_F32, s->n), 0);
     double *before = rig_read(r, sum), *fresh_y, *fresh_dx, *y_v, *dx_v, *sum_v;
+    double *x_v = rig_read(r, x), *w_v = rig_read(r, w), *dy_v = rig_read(r, dy);
+    double *exact_dx = GR_NEW_ARRAY(double, count);
 
     gr_rmsnorm_forward(r->dev, y, rstd, x, w, eps);
     gr_rmsnorm_backward(r->dev, dx, GR_OVERWRITE, dy, x, w, rstd);
@@ -163,10 +173,13 @@ static void rmsnorm_in_place(struct rig *r, const struct size *s)
     sum_v = rig_read(r, sum);
     rig_assert_close("y over x", y_v, fresh_y, count, 0);
     rig_assert_close("dx over dy", dx_v, fresh_dx, count, 0);
+    ref_rmsnorm_backward(exact_dx, dy_v, x_v, w_v, eps, s->n, s->width);
     for (int64_t i = 0; i < count; i++)
-        before[i] = (double)((float)before[i] + (float)fresh_dx[i]);
-    rig_assert_close("dx added", sum_v, before, count, 0);
-    FREE(before, fresh_y, fresh_dx, y_v, dx_v, sum_v);
+        before[i] = s->dtype == GR_F32 ? (double)((float)before[i] + (float)fresh_dx[i])
+                                       : before[i] + exact_dx[i];
+    rig_assert_stored("dx added", s->dtype, sum_v, before, count,
+                      s->dtype == GR_F32 ? 0 : 4 * tolerance);
+    FREE(x_v, w_v, dy_v, exact_dx, before, fresh_y, fresh_dx, y_v, dx_v, sum_v);
 }
 
 TEST(rmsnorm_in_place_and_accumulating_same_bits)
@@ -188,11 +201,11 @@ static void rope(struct rig *r, const struct size *s)
     gr_rope(r->dev, x, cos, sin, positions, 1);
     found = rig_read(r, x);
     ref_rope(expected, cos_v, sin_v, positions_v, 1, s->n, s->heads, s->width);
-    rig_assert_close("x forward", found, expected, count, tolerance);
+    rig_assert_stored("x forward", s->dtype, found, expected, count, tolerance);
     gr_rope(r->dev, x, cos, sin, positions, -1);
     found_back = rig_read(r, x);
     ref_rope(found, cos_v, sin_v, positions_v, -1, s->n, s->heads, s->width);
-    rig_assert_close("x backward", found_back, found, count, tolerance);
+    rig_assert_stored("x backward", s->dtype, found_back, found, count, tolerance);
     FREE(expected, cos_v, sin_v, positions_v, found, found_back);
 }
 
@@ -205,7 +218,8 @@ static void swiglu(struct rig *r, const struct size *s)
 {
     int64_t count = s->n * s->width;
     /* gate and up as column blocks of one buffer, as the layer has them */
-    gr_tensor both = rig_random(r, gr_tensor_2d(NULL, GR_F32, s->n, 2 * s->width), s->gap, -12, 12);
+    gr_tensor both =
+        rig_random(r, gr_tensor_2d(NULL, s->dtype, s->n, 2 * s->width), s->gap, -12, 12);
     gr_tensor gate = gr_tensor_columns(both, 0, s->width);
     gr_tensor up = gr_tensor_columns(both, s->width, 2 * s->width);
     gr_tensor dh = rig_random(r, whole(s), s->gap, -1, 1), h = rig_tensor(r, whole(s), s->gap);
@@ -219,11 +233,11 @@ static void swiglu(struct rig *r, const struct size *s)
     found_dgate = rig_read(r, gate);
     found_dup = rig_read(r, up);
     ref_swiglu_forward(expected, gate_v, up_v, count);
-    rig_assert_close("h", found, expected, count, tolerance);
+    rig_assert_stored("h", s->dtype, found, expected, count, tolerance);
     ref_swiglu_backward(expected, expected_up, dh_v, gate_v, up_v, count);
     /* silu' holds gate * (1 - sigma), where a rounding of sigma counts up to 12 times */
-    rig_assert_close("dgate", found_dgate, expected, count, 4 * tolerance);
-    rig_assert_close("dup", found_dup, expected_up, count, tolerance);
+    rig_assert_stored("dgate", s->dtype, found_dgate, expected, count, 4 * tolerance);
+    rig_assert_stored("dup", s->dtype, found_dup, expected_up, count, tolerance);
     FREE(gate_v, up_v, dh_v, expected, expected_up, found, found_dgate, found_dup);
 }
 

@@ -61,6 +61,24 @@ SAME_BITS(rope)
     gr_rope(r->dev, x, cos, sin, positions, -1);
 }
 
+SAME_BITS(rows_bf16)
+{
+    gr_tensor shape = gr_tensor_2d(NULL, GR_BF16, N, C);
+    gr_tensor x = rig_random(r, shape, 0, -2, 2), dy = rig_random(r, shape, 0, -2, 2);
+    gr_tensor w = rig_random(r, gr_tensor_1d(NULL, GR_BF16, C), 0, -1, 1);
+    gr_tensor y = rig_tensor(r, shape, 0), dx = rig_tensor(r, shape, 0);
+    gr_tensor rstd = rig_tensor(r, flat(N), 0);
+    gr_tensor cos = rig_random(r, gr_tensor_2d(NULL, GR_F32, 33, HD / 2), 0, -1, 1);
+    gr_tensor positions = rig_random(r, gr_tensor_1d(NULL, GR_I32, N), 0, 0, 33);
+
+    gr_rmsnorm_forward(r->dev, y, rstd, x, w, 1e-5);
+    gr_rmsnorm_backward(r->dev, dx, GR_OVERWRITE, dy, x, w, rstd);
+    gr_rmsnorm_backward(r->dev, dx, GR_ACCUMULATE, dy, x, w, rstd);
+    gr_rope(r->dev, gr_tensor_heads(y, HEADS), cos, cos, positions, 1);
+    gr_swiglu_backward(r->dev, x, dx, dy, x, dx);
+    gr_swiglu_forward(r->dev, dy, x, dx);
+}
+
 SAME_BITS(swiglu)
 {
     gr_tensor gate = rig_random(r, rows(F), 1, -9, 9), up = rig_random(r, rows(F), 1, -2, 2);

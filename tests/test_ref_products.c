@@ -180,6 +180,7 @@ static void check_attention(int64_t window)
     ref_fill(k, T * NKV * HD, 2);
     ref_fill(v, T * NKV * HD, 3);
     ref_fill(d_o, T * NH * HD, 4);
+    ref_attention_forward(&attention);
     ref_attention_backward(&attention);
     ref_assert_gradient("dq", attention_loss, q, dq, T * NH * HD);
     ref_assert_gradient("dk", attention_loss, k, dk, T * NKV * HD);

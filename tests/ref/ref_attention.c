@@ -77,17 +77,14 @@ void ref_attention_forward(const struct ref_attention *a)
     gr_free(p);
 }
 
-/* Adds query i's part: dv_j += p_j do,  ds_j = p_j (do.v_j - sum_k p_k do.v_k),
+/* Adds query i's part: dv_j += p_j do,  ds_j = p_j (do.v_j - do.o),
  * dq += scale ds_j k_j,  dk_j += scale ds_j q. */
 static void backward_query(const struct ref_attention *a, const double *p, int64_t i, int64_t head)
 {
     const double *q = query(a->q, a, i, head), *d_o = query(a->d_o, a, i, head);
     double *dq = a->dq + (i * a->heads + head) * a->head_dim;
-    double delta = 0;
+    double delta = dot(d_o, query(a->o, a, i, head), a->head_dim);
 
-    for (int64_t j = 0; j < a->n; j++)
-        if (p[j] > 0)
-            delta += p[j] * dot(d_o, a->v + key_at(a, j, head), a->head_dim);
     for (int64_t j = 0; j < a->n; j++) {
         int64_t at = key_at(a, j, head);
         double ds = p[j] * (dot(d_o, a->v + at, a->head_dim) - delta);

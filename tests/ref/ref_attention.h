@@ -11,7 +11,7 @@ struct ref_attention {
     const int32_t *docs; /* (documents, 2) */
     double scale;
     const double *q, *k, *v; /* (n, heads, head_dim), k and v (n, kv_heads, head_dim) */
-    double *o, *lse;         /* (n, heads, head_dim), (n, heads) */
+    double *o, *lse;         /* (n, heads, head_dim), (n, heads): out, o in for the backward */
     const double *d_o;
     double *dq, *dk, *dv;
 };

@@ -43,6 +43,11 @@ static double mask_of(const struct ref_lora_group *g, struct place p, int64_t j)
     return uniform >= (double)p.lora->dropout ? 1.0 / (1.0 - (double)p.lora->dropout) : 0.0;
 }
 
+static int64_t stored_at(const struct ref_lora_group *g, struct place p)
+{
+    return p.row * g->s_width + g->s_at[p.linear];
+}
+
 /* mask (in);  s (r) <- scale A (mask * x) */
 static void make_s(double *s, double *mask, const struct ref_lora_group *g, struct place p)
 {
@@ -50,6 +55,10 @@ static void make_s(double *s, double *mask, const struct ref_lora_group *g, stru
         mask[j] = mask_of(g, p, j);
     for (int64_t k = 0; k < p.lora->r; k++) {
         s[k] = 0;
+        if (g->s != NULL) {
+            s[k] = g->s[stored_at(g, p) + k];
+            continue;
+        }
         for (int64_t j = 0; j < g->in; j++)
             s[k] += p.lora->scale * p.lora->a[k * g->in + j] * mask[j] * g->x[p.row * g->in + j];
     }
@@ -92,6 +101,50 @@ void ref_lora_group_forward(const struct ref_lora_group *g)
             forward_row(g, place_of(g, row, i));
 }
 
+/* ds (r) <- scale dy B */
+static void make_ds(double *ds, const struct ref_lora_group *g, struct place p, const double *dy)
+{
+    for (int64_t k = 0; k < p.lora->r; k++) {
+        ds[k] = 0;
+        if (g->ds != NULL) {
+            ds[k] = g->ds[stored_at(g, p) + k];
+            continue;
+        }
+        for (int64_t i = 0; i < g->linear[p.linear].out; i++)
+            ds[k] += p.lora->scale * dy[i] * p.lora->b[i * p.lora->r + k];
+    }
+}
+
+static const double *dy_of(const struct ref_lora_group *g, struct place p)
+{
+    return g->dy + p.row * sum_of_out(g, g->linears) + sum_of_out(g, p.linear);
+}
+
+void ref_lora_group_s(double *s, const struct ref_lora_group *g)
+{
+    double *mask = GR_NEW_ARRAY(double, g->in);
+
+    memset(s, 0, (size_t)(g->n * g->s_width) * sizeof *s);
+    for (int64_t i = 0; i < g->n * g->linears; i++) {
+        struct place p = place_of(g, i / g->linears, (int)(i % g->linears));
+
+        if (p.lora != NULL)
+            make_s(s + stored_at(g, p), mask, g, p);
+    }
+    gr_free(mask);
+}
+
+void ref_lora_group_ds(double *ds, const struct ref_lora_group *g)
+{
+    memset(ds, 0, (size_t)(g->n * g->s_width) * sizeof *ds);
+    for (int64_t i = 0; i < g->n * g->linears; i++) {
+        struct place p = place_of(g, i / g->linears, (int)(i % g->linears));
+
+        if (p.lora != NULL)
+            make_ds(ds + stored_at(g, p), g, p, dy_of(g, p));
+    }
+}
+
 /* Adds this row's part to da, db and dx. */
 static void backward_lora(const struct ref_lora_group *g, struct place p, const double *dy)
 {
@@ -99,13 +152,10 @@ static void backward_lora(const struct ref_lora_group *g, struct place p, const 
     double s[REF_MOST_R], ds[REF_MOST_R], *mask = GR_NEW_ARRAY(double, g->in);
 
     make_s(s, mask, g, p);
-    for (int64_t k = 0; k < lora->r; k++) {
-        ds[k] = 0;
-        for (int64_t i = 0; i < g->linear[p.linear].out; i++) {
-            ds[k] += lora->scale * dy[i] * lora->b[i * lora->r + k];
+    make_ds(ds, g, p, dy);
+    for (int64_t k = 0; k < lora->r; k++)
+        for (int64_t i = 0; i < g->linear[p.linear].out; i++)
             lora->db[i * lora->r + k] += dy[i] * s[k];
-        }
-    }
     for (int64_t k = 0; k < lora->r; k++)
         for (int64_t j = 0; j < g->in; j++) {
             lora->da[k * g->in + j] += ds[k] * mask[j] * g->x[p.row * g->in + j];
@@ -118,7 +168,7 @@ static void backward_lora(const struct ref_lora_group *g, struct place p, const 
 static void backward_row(const struct ref_lora_group *g, struct place p)
 {
     const struct ref_linear *l = &g->linear[p.linear];
-    const double *dy = g->dy + p.row * sum_of_out(g, g->linears) + sum_of_out(g, p.linear);
+    const double *dy = dy_of(g, p);
 
     for (int64_t i = 0; g->dx != NULL && i < l->out; i++)
         for (int64_t j = 0; j < g->in; j++)

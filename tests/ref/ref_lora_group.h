@@ -33,7 +33,15 @@ struct ref_lora_group {
     double *y;              /* (n, sum of out) */
     const double *dy;
     double *dx; /* may be NULL */
+    /* S and dS as an op stored them, (n, s_width), linear i from column s_at[i]; NULL: computed
+     * here */
+    const double *s, *ds;
+    int64_t s_width, s_at[8];
 };
+
+/* s, ds (n, s_width) <- what the op should store there; zeros elsewhere */
+void ref_lora_group_s(double *s, const struct ref_lora_group *g);
+void ref_lora_group_ds(double *ds, const struct ref_lora_group *g);
 
 void ref_lora_group_forward(const struct ref_lora_group *g);
 void ref_lora_group_backward(const struct ref_lora_group *g);
