@@ -240,7 +240,7 @@ TEST(attention_last_misuse_is_sticky_bug)
 
 #define LAST(o, q, k, v, scale, expected)                                                          \
     MISUSE(gr_attention_last(dev, o, q, k, v, scale), "attention_last: " expected)
-    LAST(o, f32(1, C), k, k, 1, "q does not fit (found F32 (1, 8), expected F32 3D)");
+    LAST(o, f32(1, C), k, k, 1, "q does not fit (found F32 (1, 8), expected F32 or BF16, 3D)");
     LAST(o, heads(2, 4, HD), k, k, 1, "q has too many rows (found 2, expected 1)");
     LAST(o, o, heads(9, NH, 5), k, 1, "k does not fit (found F32 (9, 2, 5), expected F32 (9, 2, 4");
     LAST(o, o, k, heads(8, NH, HD), 1, "v does not fit (found F32 (8, 2, 4), expected F32 (9, 2,");
