@@ -243,8 +243,8 @@ void gr_attention_last(struct gr_device *dev, gr_tensor o, gr_tensor q, gr_tenso
     struct check c = check_begin(dev, "attention_last");
     int64_t heads = q.dim[1], kv_heads = k.dim[1];
 
-    check_rows(&c, "q", q, 3);
     REQUIRE(&c, q.dim[0] == 1, "q has too many rows (found %lld, expected 1)", (long long)q.dim[0]);
+    check_rows(&c, "q", q, 3);
     check_is(&c, "k", k, shape_3d(q.dtype, k.dim[0], kv_heads, q.dim[2]));
     check_is(&c, "v", v, k);
     REQUIRE(&c, k.dim[0] >= 1, "k has no row (found 0, expected at least 1)");

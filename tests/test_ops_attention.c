@@ -304,7 +304,13 @@ TEST(attention_bad_documents_make_device_fail)
 
 struct last_case {
     int64_t keys, heads, kv_heads, head_dim, gap;
+    enum gr_dtype dtype;
 };
+
+static gr_tensor one_query(const struct last_case *c, int64_t rows, int64_t heads)
+{
+    return gr_tensor_3d(NULL, c->dtype, rows, heads, c->head_dim);
+}
 
 struct last {
     gr_tensor o, q, k, v;
@@ -314,10 +320,10 @@ struct last {
 static struct last make_last(struct rig *r, const struct last_case *c)
 {
     return (struct last){
-        .o = rig_tensor(r, activations(1, c->heads, c->head_dim), c->gap),
-        .q = rig_random(r, activations(1, c->heads, c->head_dim), c->gap, -2, 2),
-        .k = rig_random(r, activations(c->keys, c->kv_heads, c->head_dim), c->gap, -2, 2),
-        .v = rig_random(r, activations(c->keys, c->kv_heads, c->head_dim), 2 * c->gap, -2, 2),
+        .o = rig_tensor(r, one_query(c, 1, c->heads), c->gap),
+        .q = rig_random(r, one_query(c, 1, c->heads), c->gap, -2, 2),
+        .k = rig_random(r, one_query(c, c->keys, c->kv_heads), c->gap, -2, 2),
+        .v = rig_random(r, one_query(c, c->keys, c->kv_heads), 2 * c->gap, -2, 2),
         .scale = 1 / sqrtf((float)c->head_dim),
     };
 }
@@ -365,15 +371,21 @@ static void check_last(const struct last_case *c, const char *isa)
 TEST(attention_last_awkward_shapes_equal_twin)
 {
     static const struct last_case cases[] = {
-        {1, 1, 1, 8, 0},    {2, 2, 1, 16, 3},   {7, 3, 3, 18, 0},   {64, 4, 2, 16, 5},
-        {255, 6, 2, 8, 1},  {256, 9, 3, 64, 0}, {257, 4, 1, 18, 7}, {513, 2, 2, 8, 0},
-        {600, 8, 4, 16, 9}, {40, 2, 1, 128, 0},
+        {1, 1, 1, 8, 0, GR_F32},    {2, 2, 1, 16, 3, GR_F32},  {7, 3, 3, 18, 0, GR_F32},
+        {64, 4, 2, 16, 5, GR_F32},  {255, 6, 2, 8, 1, GR_F32}, {256, 9, 3, 64, 0, GR_F32},
+        {257, 4, 1, 18, 7, GR_F32}, {513, 2, 2, 8, 0, GR_F32}, {600, 8, 4, 16, 9, GR_F32},
+        {40, 2, 1, 128, 0, GR_F32},
     };
     const char *isa;
 
     for (int i = 0; (isa = rig_isa(i)) != NULL; i++) {
-        for (int64_t k = 0; k < GR_COUNT(cases); k++)
-            check_last(&cases[k], isa);
+        for (int64_t k = 0; k < GR_COUNT(cases); k++) {
+            struct last_case c = cases[k];
+
+            check_last(&c, isa);
+            c.dtype = GR_BF16;
+            check_last(&c, isa);
+        }
     }
 }
 
