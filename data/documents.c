@@ -121,6 +121,26 @@ void gr_documents_hold_out(struct gr_documents *held, struct gr_documents *d, do
     gr_free(is_held);
 }
 
+void gr_documents_cut(struct gr_documents *d, int64_t max_length)
+{
+    int64_t kept = 0;
+
+    d->supervised_count = 0;
+    for (int64_t i = 0; i < d->count; i++) {
+        struct gr_document document = d->document[i];
+        int64_t labels = 0;
+
+        if (document.length > max_length)
+            document.length = (int32_t)max_length;
+        for (int64_t t = document.offset; t < document.offset + document.length; t++)
+            labels += d->labels[t];
+        d->supervised_count += labels;
+        if (labels > 0)
+            d->document[kept++] = document;
+    }
+    d->count = kept;
+}
+
 void gr_documents_release(struct gr_documents *d)
 {
     gr_free(d->tokens);

@@ -38,6 +38,9 @@ void gr_documents_count(struct gr_documents *d, const struct gr_source *source);
  * depends on nothing but fraction and count, so that runs with other seeds, and the trials of a
  * sweep, are measured on the same documents.  0 <= fraction < 1; 0 moves none. */
 void gr_documents_hold_out(struct gr_documents *held, struct gr_documents *d, double fraction);
+/* Cuts every document to max_length tokens and leaves out those without a label then, as reading
+ * with data.too_long: truncate does.  Tokens and the counts of the reading stay as they are. */
+void gr_documents_cut(struct gr_documents *d, int64_t max_length);
 void gr_documents_release(struct gr_documents *d);
 
 #endif

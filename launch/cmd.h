@@ -12,6 +12,7 @@ extern const struct gr_command gr_cmd_doctor;
 extern const struct gr_command gr_cmd_estimate;
 extern const struct gr_command gr_cmd_eval;
 extern const struct gr_command gr_cmd_generate;
+extern const struct gr_command gr_cmd_init;
 extern const struct gr_command gr_cmd_merge;
 extern const struct gr_command gr_cmd_tokenize;
 extern const struct gr_command gr_cmd_train;

@@ -6,6 +6,7 @@
 #include "kernels/base/clock.h"
 #include "kernels/base/env.h"
 #include "kernels/device.h"
+#include "launch/versions.h"
 #include "trainer/config.h"
 #include "trainer/run/device_config.h"
 #include "trainer/run/inputs.h"
@@ -13,10 +14,10 @@
 
 #include <errno.h>
 #include <jansson.h>
-#include <mpi.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/mman.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -63,6 +64,22 @@ static double gibibytes(double bytes)
 
 /* ---- the checks ------------------------------------------------------------------------- */
 
+static void check_program(struct finding *f, const char *output)
+{
+    struct gr_versions versions;
+    struct gr_buffer text = {0};
+
+    (void)output;
+    gr_versions_get(&versions, "");
+    for (int64_t i = 0; i < GR_COUNT(versions.row); i++) {
+        if (versions.row[i].value[0] != '\0')
+            gr_buffer_add_format(&text, "%s%s %.60s", i == 0 ? "" : ", ", versions.row[i].name,
+                                 versions.row[i].value);
+    }
+    find(f, VERDICT_OK, NULL, "%s", text.data);
+    gr_buffer_release(&text);
+}
+
 static void check_cpu(struct finding *f, const char *output)
 {
     struct gr_device *device = NULL;
@@ -81,25 +98,50 @@ static void check_cpu(struct finding *f, const char *output)
     gr_device_destroy(device);
 }
 
+/* Ranks of this host, this one included. */
+static int local_ranks(void)
+{
+    const char *ranks = gr_env(GR_ENV_OMPI_COMM_WORLD_LOCAL_SIZE);
+
+    return ranks == NULL ? 1 : atoi(ranks);
+}
+
+/* Cores' worth of time that the cgroup gives, of version 2 or 1; -1: no limit. */
+static double cpu_quota(void)
+{
+    static const char *const files[][2] = {
+        {"/sys/fs/cgroup/cpu.max", NULL},
+        {"/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"}};
+
+    for (int64_t i = 0; i < GR_COUNT(files); i++) {
+        double number[2] = {-1, -1}; /* quota and period; "max" is no number */
+        int read = 0;
+
+        for (int64_t k = 0; k < GR_COUNT(files[i]) && files[i][k] != NULL; k++) {
+            FILE *file = fopen(files[i][k], "re");
+
+            while (file != NULL && read < 2 && fscanf(file, "%lf", &number[read]) == 1)
+                read++;
+            if (file != NULL)
+                fclose(file);
+        }
+        if (read == 2 && number[0] > 0 && number[1] > 0)
+            return number[0] / number[1];
+    }
+    return -1;
+}
+
 /* A container may see all cores and be given the time of a few. */
 static void check_cores(struct finding *f, const char *output)
 {
-    int usable = gr_usable_cores();
+    int usable = gr_usable_cores(), ranks = local_ranks();
     long online = sysconf(_SC_NPROCESSORS_ONLN);
-    const char *local = gr_env(GR_ENV_OMPI_COMM_WORLD_LOCAL_SIZE);
-    int ranks = local == NULL ? 1 : atoi(local);
-    double quota = -1, period = -1;
-    FILE *file = fopen("/sys/fs/cgroup/cpu.max", "re");
+    double quota = cpu_quota();
 
     (void)output;
-    if (file != NULL) {
-        if (fscanf(file, "%lf %lf", &quota, &period) != 2)
-            quota = -1;
-        fclose(file);
-    }
-    if (quota > 0 && quota / period < (double)usable)
+    if (quota > 0 && quota < (double)usable)
         find(f, VERDICT_WARNING, "set device.threads to the quota divided by the ranks",
-             "%d cores, but a quota of %.1f", usable, quota / period);
+             "%d cores, but a quota of %.1f", usable, quota);
     else if (ranks > 1 && usable < ranks && usable < online)
         find(f, VERDICT_WARNING, "pass --bind-to none to mpirun",
              "%d of %ld cores for each of %d ranks: bound", usable, online, ranks);
@@ -109,6 +151,27 @@ static void check_cores(struct finding *f, const char *output)
     else
         find(f, VERDICT_OK, NULL, "%d of %ld usable, %d rank%s", usable, online, ranks,
              ranks == 1 ? "" : "s");
+}
+
+/* graft sets the number of threads itself; what these say goes over it. */
+static void check_openmp(struct finding *f, const char *output)
+{
+    const char *bind = gr_env(GR_ENV_OMP_PROC_BIND), *limit = gr_env(GR_ENV_OMP_THREAD_LIMIT);
+    const char *wait = gr_env(GR_ENV_OMP_WAIT_POLICY);
+    int ranks = local_ranks();
+
+    (void)output;
+    if (limit != NULL)
+        find(f, VERDICT_WARNING, "unset it; device.threads says how many", "OMP_THREAD_LIMIT is %s",
+             limit);
+    else if (ranks > 1 && bind != NULL && strcasecmp(bind, "false") != 0)
+        find(f, VERDICT_WARNING, "unset it: all ranks would use the same cores",
+             "OMP_PROC_BIND is %s, with %d ranks", bind, ranks);
+    else if (ranks > gr_usable_cores() && (wait == NULL || strcasecmp(wait, "passive") != 0))
+        find(f, VERDICT_WARNING, "export OMP_WAIT_POLICY=passive: waiting threads take cores away",
+             "%d ranks, OMP_WAIT_POLICY is %s", ranks, wait == NULL ? "not set" : wait);
+    else
+        find(f, VERDICT_OK, NULL, "no setting in the way");
 }
 
 static bool is_on_path(const char *program)
@@ -129,12 +192,11 @@ static bool is_on_path(const char *program)
 
 static void check_mpi(struct finding *f, const char *output)
 {
-    char version[MPI_MAX_LIBRARY_VERSION_STRING];
-    int length = 0;
+    struct gr_versions versions;
+    const char *version = versions.mpi;
 
     (void)output;
-    MPI_Get_library_version(version, &length);
-    version[strcspn(version, ",\n")] = '\0';
+    gr_versions_get(&versions, "");
     if (!is_on_path("mpirun"))
         find(f, VERDICT_WARNING,
              "several processes need it; one works without: apt-get install "
@@ -258,9 +320,9 @@ static const struct {
     const char *name;
     void (*check)(struct finding *finding, const char *output);
 } checks[] = {
-    {"cpu", check_cpu},       {"cores", check_cores},          {"mpi", check_mpi},
-    {"memory", check_memory}, {"shared", check_shared_memory}, {"output", check_place},
-    {"cache", check_cache},
+    {"program", check_program},      {"cpu", check_cpu},      {"cores", check_cores},
+    {"openmp", check_openmp},        {"mpi", check_mpi},      {"memory", check_memory},
+    {"shared", check_shared_memory}, {"output", check_place}, {"cache", check_cache},
 };
 
 /* ---- telling ---------------------------------------------------------------------------- */

@@ -1,20 +1,16 @@
 /* graft version: what this program is made of. */
 #include "launch/cmd.h"
 
-#include "data/token_store.h"
 #include "kernels/base/alloc.h"
 #include "kernels/base/env.h"
 #include "kernels/base/failpoint.h"
 #include "kernels/device.h"
-#include "launch/git_commit.h"
+#include "launch/versions.h"
 
 #include <jansson.h>
-#include <mpi.h>
-#include <openssl/crypto.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <yaml.h>
 
 static const struct gr_option options[] = {
     {"json", 0, GR_OPTION_FLAG, NULL, "one JSON object", 0, 0},
@@ -22,21 +18,7 @@ static const struct gr_option options[] = {
     {0},
 };
 
-/* The library's first words, "Open MPI v4.1.4" of a longer text. */
-static void mpi_version(char *text, size_t size)
-{
-    char version[MPI_MAX_LIBRARY_VERSION_STRING];
-    int length = 0;
-
-    MPI_Get_library_version(version, &length);
-    snprintf(text, size, "%.*s", (int)strcspn(version, ",\n"), version);
-}
-
-struct row {
-    const char *name, *value;
-};
-
-static void print_rows(const struct row *rows, int64_t count, bool is_json)
+static void print_rows(const struct gr_version *rows, int64_t count, bool is_json)
 {
     json_t *object = json_object();
     char *json = NULL;
@@ -59,30 +41,18 @@ static void print_rows(const struct row *rows, int64_t count, bool is_json)
 
 static void print_versions(const char *isa, bool is_json)
 {
-    char mpi[128];
-    const struct row rows[] = {
-        {"graft", GR_VERSION},
-        {"commit", GR_GIT_COMMIT},
-        {"compiler", GR_COMPILER},
-        {"isa", isa},
-        {"onednn", GR_DNNL_VERSION},
-        {"mpi", mpi},
-        {"hdf5", gr_token_store_library()},
-        {"openssl", OpenSSL_version(OPENSSL_VERSION_STRING)},
-        {"jansson", jansson_version_str()},
-        {"libyaml", yaml_get_version_string()},
-    };
+    struct gr_versions versions;
 
-    mpi_version(mpi, sizeof mpi);
-    print_rows(rows, GR_COUNT(rows), is_json);
+    gr_versions_get(&versions, isa);
+    print_rows(versions.row, GR_COUNT(versions.row), is_json);
 }
 
 static void print_failpoints(bool is_json)
 {
-    struct row rows[GR_FAILPOINT_COUNT];
+    struct gr_version rows[GR_FAILPOINT_COUNT];
 
     for (int i = 0; i < GR_FAILPOINT_COUNT; i++)
-        rows[i] = (struct row){gr_failpoint_table[i].name, gr_failpoint_table[i].words};
+        rows[i] = (struct gr_version){gr_failpoint_table[i].name, gr_failpoint_table[i].words};
     print_rows(rows, GR_COUNT(rows), is_json);
 }
 

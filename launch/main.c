@@ -17,9 +17,9 @@
 #define SPEAKER_FIRST_NS INT64_C(2000000000)
 
 static const struct gr_command *const commands[] = {
-    &gr_cmd_train,    &gr_cmd_eval,   &gr_cmd_generate,    &gr_cmd_merge,
-    &gr_cmd_tokenize, &gr_cmd_data,   &gr_cmd_checkpoints, &gr_cmd_config,
-    &gr_cmd_estimate, &gr_cmd_doctor, &gr_cmd_version,
+    &gr_cmd_init,   &gr_cmd_train,    &gr_cmd_eval,   &gr_cmd_generate,
+    &gr_cmd_merge,  &gr_cmd_tokenize, &gr_cmd_data,   &gr_cmd_checkpoints,
+    &gr_cmd_config, &gr_cmd_estimate, &gr_cmd_doctor, &gr_cmd_version,
 };
 
 static void print_help(FILE *stream)

@@ -73,6 +73,8 @@ gr_status gr_config_check(const struct gr_config *config, const char *place,
 /* Appends the configuration as YAML that loads back to the same one.  with_help: each key under a
  * comment that says what it is. */
 void gr_config_print(struct gr_buffer *yaml, const struct gr_config *config, bool with_help);
+/* Appends one of its lines, "max_length: 1024", without indent and newline. */
+void gr_config_print_key(struct gr_buffer *yaml, const struct gr_config *config, const char *key);
 /* Appends the identity keys as canonical JSON: sorted, without spaces. */
 void gr_config_identity(struct gr_buffer *json, const struct gr_config *config);
 /* Appends every key with type, default, unit and help, for --help. */

@@ -163,6 +163,21 @@ static void write_help(struct gr_buffer *out, const struct gr_config_field *fiel
     gr_buffer_add_text(out, ")\n");
 }
 
+static void write_line(struct gr_buffer *out, const struct gr_config *config,
+                       const struct gr_config_field *field)
+{
+    gr_buffer_add_format(out, "%s: ", gr_config_last_name(field->key));
+    write_value(out, config, field, false);
+}
+
+void gr_config_print_key(struct gr_buffer *yaml, const struct gr_config *config, const char *key)
+{
+    const struct gr_config_field *field = gr_config_find(key);
+
+    GR_CHECK(field != NULL, "%s", key);
+    write_line(yaml, config, field);
+}
+
 void gr_config_print(struct gr_buffer *yaml, const struct gr_config *config, bool with_help)
 {
     const char *section = "";
@@ -184,8 +199,8 @@ void gr_config_print(struct gr_buffer *yaml, const struct gr_config *config, boo
             gr_buffer_add_format(yaml, "%s# ", indent);
             write_help(yaml, field);
         }
-        gr_buffer_add_format(yaml, "%s%s: ", indent, name);
-        write_value(yaml, config, field, false);
+        gr_buffer_add_text(yaml, indent);
+        write_line(yaml, config, field);
         gr_buffer_add_text(yaml, "\n");
     }
 }

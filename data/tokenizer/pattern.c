@@ -2,6 +2,7 @@
 #include "data/tokenizer/pattern.h"
 
 #include "data/tokenizer/text.h"
+#include "data/tokenizer/tokenizer.h"
 #include "kernels/base/alloc.h"
 
 #include <string.h>
@@ -116,4 +117,9 @@ void gr_scan_release(struct gr_scan *scan)
     if (scan->region != NULL)
         onig_region_free(scan->region, 1);
     memset(scan, 0, sizeof *scan);
+}
+
+const char *gr_tokenizer_regex_library(void)
+{
+    return onig_version();
 }

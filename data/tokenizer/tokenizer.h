@@ -47,4 +47,8 @@ const char *gr_tokenizer_chat_template(const struct gr_tokenizer *tokenizer);
 const char *gr_tokenizer_bos_text(const struct gr_tokenizer *tokenizer);
 const char *gr_tokenizer_eos_text(const struct gr_tokenizer *tokenizer);
 
+/* Versions: of Oniguruma, which does the regular expressions, and of utf8proc's Unicode tables. */
+const char *gr_tokenizer_regex_library(void);
+const char *gr_tokenizer_unicode_library(void);
+
 #endif

@@ -5,6 +5,7 @@
  * added behind the character before.  From the changes alone, in order, follow the sources. */
 #include "data/tokenizer/unicode.h"
 
+#include "data/tokenizer/tokenizer.h"
 #include "kernels/base/alloc.h"
 
 #include <string.h>
@@ -220,4 +221,9 @@ void gr_unicode_normalize(struct gr_text *out, const struct gr_text *in, struct 
         compose(&units);
     write_units(out, in, piece, &units);
     gr_free(units.unit);
+}
+
+const char *gr_tokenizer_unicode_library(void)
+{
+    return utf8proc_version();
 }

@@ -12,6 +12,9 @@
     X(OMPI_COMM_WORLD_RANK, "set by mpirun: rank in the job")                                      \
     X(OMPI_ALLOW_RUN_AS_ROOT, "graft doctor looks whether mpirun would start as root")             \
     X(OMPI_ALLOW_RUN_AS_ROOT_CONFIRM, "likewise")                                                  \
+    X(OMP_PROC_BIND, "graft doctor warns: it ties the threads of all ranks to the same cores")     \
+    X(OMP_THREAD_LIMIT, "graft doctor warns: it takes threads away")                               \
+    X(OMP_WAIT_POLICY, "graft doctor asks for passive where ranks share cores")                    \
     X(PATH, "graft doctor looks for mpirun there")                                                 \
     X(PMIX_RANK, "set by mpirun: graft joins the MPI job")                                         \
     X(NO_COLOR, "no colours on the terminal")                                                      \
