@@ -98,8 +98,8 @@ same url undisturbed
 GRAFT_FAIL='step.updated@28:0:delay=1500' train first 1 1 &
 first=$!
 log=$work/log-waits
-for _ in $(seq 200); do
-    if [ -e "$work/first/ckpt" ]; then break; fi
+for _ in $(seq 1200); do # its end is near: less than the patience for its lock
+    if compgen -G "$work/first/ckpt/000000000024-*" > /dev/null; then break; fi
     sleep 0.05
 done
 ends 0 'already finished' first

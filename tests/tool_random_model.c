@@ -191,7 +191,6 @@ int main(int argc, char **argv)
     for (int64_t layer = 0; layer < layers; layer++)
         add_layer(&b, layer, c, f, heads * head_dim, kv_heads * head_dim, is_qwen2);
     add(&b, "model.norm.weight", c, 0);
-    GR_TRY(write_weights(path, &b));
     text = gr_format("{\"architectures\": [\"%s\"], \"model_type\": \"%s\", "
                      "\"hidden_size\": %lld, \"intermediate_size\": %lld, \"num_attention_heads\": "
                      "%lld, \"num_key_value_heads\": %lld, \"head_dim\": %lld, "
@@ -204,6 +203,7 @@ int main(int argc, char **argv)
                      (long long)f, (long long)heads, (long long)kv_heads, (long long)head_dim,
                      (long long)layers, (long long)vocab);
     GR_TRY(put(dir, "config.json", text));
+    GR_TRY(write_weights(path, &b)); /* the folder is there now */
     gr_free(text);
     text = tokenizer_json();
     GR_TRY(put(dir, "tokenizer.json", text));
