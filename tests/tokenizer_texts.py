@@ -198,7 +198,7 @@ def multilingual(fixtures, byte_count, rng):
 
 
 def sample(texts, byte_count, rng):
-    """Some of the texts, at random, short ones first come: about byte_count bytes together."""
+    """Some of the texts, at random: at most byte_count bytes together."""
     picked, total = [], 0
     for text in rng.sample(texts, len(texts)):
         size = len(text.encode("utf-8"))
