@@ -42,6 +42,39 @@ def largest_difference(left: list, right: list) -> float:
     return max((a - b).abs().max().item() for a, b in zip(left, right, strict=True))
 
 
+def largest_excess(found, expected) -> float:
+    """Of a difference over a step of bf16 (at most |x| / 128), or over the rounding errors of f32
+    where the sum nearly vanishes."""
+    found, expected = found.float(), expected.float()
+    allowed = expected.abs() / 128 + 1e-6 * expected.abs().max()
+    return ((found - expected).abs() / allowed).max().item()
+
+
+def compare_merged(graft: Graft, adapter: Path, merged: Path, what: str) -> None:
+    """In the base's bf16: PEFT's merge in f32, rounded once; the rest is the base's, bit by bit."""
+    graft("merge", "--model", MODEL, "--adapter", adapter, "-o", merged)
+    names = [file.name for file in MODEL.iterdir()]
+    check(sorted(names) == sorted(file.name for file in merged.iterdir()), f"{what}: same files")
+    model = peft.PeftModel.from_pretrained(load_base(MODEL), adapter)
+    expected = model.merge_and_unload().state_dict()
+    base, found = load_file(MODEL / "model.safetensors"), load_file(merged / "model.safetensors")
+    changed, equal, worst, untouched = 0, 0, 0.0, True
+    for name, weight in base.items():
+        adapted = not torch.equal(weight.float(), expected[name])
+        rounded = expected[name].bfloat16()
+        untouched = untouched and (adapted or torch.equal(found[name], weight))
+        worst = max(worst, largest_excess(found[name], rounded))
+        equal += (found[name] == rounded).sum().item()
+        changed += adapted
+    total = sum(weight.numel() for weight in base.values())
+    check(changed > 0 and "lm_head.weight" not in found, f"{what}: {changed} linears merged")
+    check(untouched, f"{what}: all other weights are the base's")
+    check(worst <= 1, f"{what}: merged bf16 weights are PEFT's to a step ({worst:.2f} <= 1)")
+    check(equal >= 0.9999 * total, f"{what}: {total - equal} of {total} of them are not its bits")
+    model = transformers.AutoModelForCausalLM.from_pretrained(merged)
+    check(model.dtype == torch.bfloat16, f"{what}: the merged model loads as bf16")
+
+
 def compare_logits(graft: Graft, adapter: Path, work: Path, what: str) -> None:
     data = work / "test.jsonl"
     lines = (DEMO / "test.jsonl").read_text().splitlines(keepends=True)
@@ -75,6 +108,7 @@ def compare_logits(graft: Graft, adapter: Path, work: Path, what: str) -> None:
     model = load_base(merged)
     found = [supervised_logits(model, document) for document in documents]
     check_equal(found, "logits of the merged model in transformers")
+    compare_merged(graft, adapter, merged.with_name(f"{merged.name}-bf16"), what)
 
 
 def check_graft_adapter(graft: Graft, work: Path) -> None:
