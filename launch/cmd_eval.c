@@ -18,14 +18,30 @@ static const struct gr_option options[] = {
     {0},
 };
 
+/* JSON knows no infinity, and no NaN. */
+static void print_number(const char *name, double value)
+{
+    if (isfinite(value))
+        printf("\"%s\": %.17g, ", name, value);
+    else
+        printf("\"%s\": null, ", name);
+}
+
+static void print_json(const struct gr_sums *sums, double loss)
+{
+    printf("{");
+    print_number("eval_loss", loss);
+    print_number("perplexity", exp(loss));
+    printf("\"supervised_tokens\": %lld, \"tokens\": %lld}\n", (long long)sums->supervised,
+           (long long)sums->tokens);
+}
+
 static void print_result(const struct gr_sums *sums, bool json)
 {
     double loss = sums->loss / (double)sums->supervised;
 
     if (json)
-        printf("{\"eval_loss\": %.17g, \"perplexity\": %.17g, \"supervised_tokens\": %lld, "
-               "\"tokens\": %lld}\n",
-               loss, exp(loss), (long long)sums->supervised, (long long)sums->tokens);
+        print_json(sums, loss);
     else
         printf("eval_loss %.6f  perplexity %.4f  supervised_tokens %lld  tokens %lld\n", loss,
                exp(loss), (long long)sums->supervised, (long long)sums->tokens);
@@ -88,7 +104,11 @@ const struct gr_command gr_cmd_eval = {
     .usage = "--model DIR [--adapter DIR] --data FILE [--set KEY=VALUE]... [--json] "
              "[--dump FILE.safetensors]",
     .summary = "print the loss of a model, with or without an adapter, on a file",
-    .details = "The dump holds tokens, docs, labels, logits and row_loss of every supervised "
+    .details = "eval_loss is the mean over all supervised tokens, perplexity its exponential, "
+               "tokens those\nof all documents.  --json prints these four on one line: "
+               "{\"eval_loss\": 2.5, \"perplexity\": 12.2,\n\"supervised_tokens\": 90, "
+               "\"tokens\": 100}; what is not finite is null.\n"
+               "The dump holds tokens, docs, labels, logits and row_loss of every supervised "
                "token.",
     .options = options,
 };

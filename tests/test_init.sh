@@ -93,7 +93,7 @@ has many.yaml "micro_batches: 8"
 { lines 200 20; lines 40 400; } >long.jsonl
 init 0 "$model" long.jsonl -o long.yaml
 has long.yaml "max_length: 512"
-has long.yaml "40 of 240 are cut"
+has long.yaml "# 40 of 240 are cut"
 for name in train valid test contest; do lines 20 10 >"$name.jsonl"; done
 init 0 "$model" train.jsonl valid.jsonl test.jsonl contest.jsonl -o names.yaml
 has names.yaml "train: [train.jsonl, contest.jsonl]"
