@@ -2,14 +2,31 @@
 #include "launch/cmd.h"
 
 #include "trainer/config.h"
+#include "trainer/run/compute_dtype.h"
 
 #include <stdio.h>
+#include <string.h>
 
 static const struct gr_option options[] = {
     {"set", 0, GR_OPTION_REPEATED, "KEY=VALUE", "set a key, after the file and the environment", 0,
      0},
     {0},
 };
+
+/* As a comment, so that what is printed stays a configuration. */
+static void print_auto_dtype(const struct gr_config *config)
+{
+    enum gr_dtype dtype = GR_F32;
+
+    if (config->model == NULL || strcmp(config->device.dtype, "auto") != 0)
+        return;
+    if (gr_compute_dtype_resolve(&dtype, config) == GR_OK)
+        printf("# device.dtype: auto is %s here; a run keeps what it began with\n",
+               gr_compute_dtype_word(dtype));
+    else
+        printf("# device.dtype: auto is chosen once the model can be read\n");
+    gr_error_clear();
+}
 
 /* With a file: the resolved file.  Without: every key with its default, explained. */
 static gr_status run(const struct gr_args *args)
@@ -24,6 +41,7 @@ static gr_status run(const struct gr_args *args)
     GR_TRY(gr_config_resolve(&config, file, sets, set_count));
     gr_config_print(&yaml, &config, file == NULL);
     fputs(yaml.data, stdout);
+    print_auto_dtype(&config);
 out:
     gr_buffer_release(&yaml);
     gr_config_release(&config);

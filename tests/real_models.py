@@ -20,8 +20,8 @@ import tempfile
 from pathlib import Path
 
 from twin import (
-    SOURCE, Document, Graft, check, cosine_rate, epoch_steps, load_base, load_file, mean_loss,
-    pack_loss, peft, read_documents, skip, torch, transformers,
+    SOURCE, Document, Graft, check, epoch_steps, load_base, mean_loss, peft, read_documents, skip,
+    torch, train_with_graft, train_with_peft, transformers,
 )  # fmt: skip
 
 SHARED = SOURCE.parent / "shared"
@@ -41,7 +41,7 @@ TRAINED_EQUAL = 0.01  # loss after it, relative
 
 
 def settings(model: Path, data: Path, output: Path, steps: int) -> list[str]:
-    """What train_with_peft() repeats."""
+    """What peft_result() repeats."""
     values = {
         "model": model,
         "output": output,
@@ -94,12 +94,6 @@ def compare_eval(graft: Graft, model: Path, valid: Path, documents: list[Documen
     return found["eval_loss"]
 
 
-def train_with_graft(graft: Graft, run: Path, arguments: list[str]) -> list[dict]:
-    graft("train", "/dev/null", *arguments)
-    events = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [event for event in events if "train_loss" in event]
-
-
 def first_adapter(graft: Graft, model: Path, data: Path, work: Path) -> Path:
     """Where graft's run begins: one step so small that A keeps its bits and B stays near zero."""
     run = work / "first"
@@ -108,25 +102,10 @@ def first_adapter(graft: Graft, model: Path, data: Path, work: Path) -> Path:
     return run / "adapter"
 
 
-def train_with_peft(model_folder: Path, adapter: Path, steps: list, valid: list) -> dict:
-    """As plainly as it can be written; the losses of all steps and the one after them."""
+def peft_result(model_folder: Path, adapter: Path, steps: list, valid: list) -> dict:
+    """The losses of all steps and the one after them."""
     model = peft.PeftModel.from_pretrained(load_base(model_folder), adapter, is_trainable=True)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=RATE, weight_decay=0.0)
-    losses = []
-    for update, step in enumerate(steps):
-        supervised = sum(document.supervised for pack in step for document in pack)
-        optimizer.zero_grad()
-        total = 0.0
-        for pack in step:
-            loss = pack_loss(model, pack)
-            (loss / supervised).backward()
-            total += loss.item()
-        torch.nn.utils.clip_grad_norm_(parameters, MAX_GRAD_NORM)
-        optimizer.param_groups[0]["lr"] = cosine_rate(RATE, update, len(steps), WARMUP_RATIO)
-        optimizer.step()
-        losses.append(total / supervised)
-        print(f"     PEFT step {update + 1} of {len(steps)}: {losses[-1]:.4f}", flush=True)
+    losses = train_with_peft(model, steps, RATE, WARMUP_RATIO, MAX_GRAD_NORM)
     return {"losses": losses, "eval_loss": mean_loss(model.eval(), valid)}
 
 
@@ -171,7 +150,7 @@ def compare_training(
                      first / "adapter_model.safetensors", first / "adapter_config.json")
     ] + [MAX_LENGTH, MICRO_BATCHES, SEED, RATE, WARMUP_RATIO, MAX_GRAD_NORM, len(steps),
          torch.__version__, transformers.__version__, peft.__version__]  # fmt: skip
-    expected = cached(key, lambda: train_with_peft(model, first, steps, valid))
+    expected = cached(key, lambda: peft_result(model, first, steps, valid))
 
     apart = max(
         abs(event["train_loss"] - loss) / loss

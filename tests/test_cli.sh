@@ -188,6 +188,20 @@ expect_line config_resolves_file_environment_and_set 'model: models/m'
 expect_line config_resolves_file_environment_and_set '  train: [b.jsonl, c.jsonl]'
 expect_line config_resolves_file_environment_and_set '  r: 16'
 expect_line config_resolves_file_environment_and_set '  lora_alpha: 8'
+expect_line config_resolves_file_environment_and_set \
+    '# device.dtype: auto is chosen once the model can be read'
+
+golden=$GRAFT_SOURCE_DIR/tests/golden/llama
+want_out='*'
+expect config_says_what_auto_is 0 config --set model="$golden" --set output=kept
+expect_line config_says_what_auto_is \
+    '# device.dtype: auto is f32 here; a run keeps what it began with'
+mkdir kept
+echo '{"dtype": "bf16"}' >kept/run.json
+want_out='*'
+expect config_says_what_the_run_began_with 0 config --set model="$golden" --set output=kept
+expect_line config_says_what_the_run_began_with \
+    '# device.dtype: auto is bf16 here; a run keeps what it began with'
 
 printf 'model: m\nlora:\n  r: 0\n' >bad.yaml
 want_err='graft: error: bad.yaml:3: lora.r is out of range (found 0, expected an integer in [1, 65536])

@@ -18,6 +18,14 @@ s = alpha | trainer/model/lora.c | s/? alpha \/ sqrt(r) : alpha \/ r/? alpha : a
 cached window + 1 | trainer/model/transformer.c | s/? end - a->window : 0/? end - a->window - 1 : 0/ | test_generate generate_mistral_window_below_the_text_equals_whole_passes
 cached positions from 0 | trainer/run/generate.c | s/(int32_t)(p->cache->length + i) : 0/(int32_t)i : 0/ | test_generate generate_llama_equals_whole_passes
 q/k norm after RoPE | trainer/model/transformer.c | /^    if (c->qk_norm) {$/,/^    }$/{H;d};/attention_forward(p, &attention/{x;G} | test_model_golden model_golden_qwen3_equals_peft
+bf16 cut, not rounded | kernels/base/widen.h | s/(bits + 0x7fffu + (bits >> 16 & 1u)) >> 16/bits >> 16/ | test_ops_rows swiglu_any_shape_equals_twin
+bf16 ties away from even | kernels/base/widen.h | s/0x7fffu + (bits >> 16 & 1u)/0x8000u/ | test_ops_flat copy_to_bf16_rounds_to_nearest_even
+products summed in bf16 | kernels/cpu/product.c | s/multiply(c, piece(a, begin, end), piece(b, begin, end).*/&\nfor (int64_t i = 0; i < c.dim[0]; i++) for (int64_t j = 0; j < c.dim[1]; j++) gr_row_f32(c, i)[j] = gr_float_from_bf16(gr_float_to_bf16(gr_row_f32(c, i)[j]));/ | test_ops_lora_group lora_group_mixed_segments_equal_twin
+attention summed in bf16 | kernels/cpu/attention.c | s/^        gr_cpu_matmul_nn(o, scores, v.*/&\n        gr_store_tile(stored, o); o = gr_load_tile(stored, o.data);/ | test_ops_attention attention_packed_documents_equal_twin
+dx rounded per linear | kernels/cpu/lora_group.c | s/^        ds = s_part(g, g->ds, rows, i, lora->a.dim\[0\]);/&\n        gr_store_tile(to, dx); dx = gr_load_tile(to, dx.data);/ | test_ops_lora_group lora_group_mixed_segments_equal_twin
+rmsnorm added rounded | kernels/cpu/rmsnorm.c | s/dx\[i\] += rstd \* (w\[i\] \* dy\[i\] - x\[i\] \* rstd \* mean);/dx[i] += gr_float_from_bf16(gr_float_to_bf16(rstd * (w[i] * dy[i] - x[i] * rstd * mean)));/ | test_ops_rows rmsnorm_in_place_and_accumulating_same_bits
+masters in bf16 | kernels/cpu/adamw.c | s/^            gr_store_run(s->copy, 0, i - s->begin, n, p + i);/{ & gr_load_run(s->copy, 0, i - s->begin, n, p + i); }/ | test_ops_flat adamw_small_update_moves_master_and_rounds_copy
+copy not rewritten | trainer/run/trial.c | s/i < trial->spans && trial->adapter->copy.ndim/i < 0 \&\& trial->adapter->copy.ndim/ | test_engine engine_bf16_computes_with_what_it_updated
 loss over the padded N | trainer/run/engine.c | s/.supervised = trial->batch.label_count,/.supervised = trial->batch.label_padded,/ | test_engine engine_packed_equals_unpacked
 LIST
 }

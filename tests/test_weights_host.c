@@ -4,6 +4,7 @@
 #include "data/fd_share.h"
 #include "kernels/base/alloc.h"
 #include "kernels/base/clock.h"
+#include "kernels/base/widen.h"
 #include "tests/files.h"
 #include "tests/test.h"
 
@@ -114,6 +115,35 @@ out:
         *weights = NULL;
     }
     return status;
+}
+
+/* bf16 asked for: a bf16 file is mapped, the others are rounded to the nearest. */
+TEST(weights_host_bf16_is_mapped_others_are_rounded)
+{
+    static const char *const asked[] = {"bf16", "f32", "f16"};
+    struct gr_weights_host_options options = options_of(0, 1, 10);
+    struct gr_model_files model;
+    struct gr_weights_host *weights = NULL;
+    const uint16_t *found;
+    int64_t bytes = 0;
+
+    gr_test_enter_folder();
+    write_model();
+    options.dtype = GR_BF16;
+    ASSERT_OK(gr_model_files_open(&model, "m"));
+    ASSERT_OK(gr_weights_host_measure(&bytes, &model, asked, 1, GR_BF16));
+    ASSERT_INT(bytes, 0);
+    ASSERT_OK(create_and_share(&weights, &model, asked, GR_COUNT(asked), &options));
+    ASSERT(gr_weights_host_data(weights, 0) ==
+           gr_model_tensor_data(gr_model_files_find(&model, "bf16")));
+    found = gr_weights_host_data(weights, 1);
+    for (int64_t i = 0; i < GR_COUNT(f32_data); i++)
+        ASSERT_INT(found[i], gr_float_to_bf16(f32_data[i]));
+    found = gr_weights_host_data(weights, 2);
+    for (int i = 0; i < ALL_HALVES; i++)
+        ASSERT_INT(found[i], gr_float_to_bf16(gr_float_from_f16((uint16_t)i)));
+    gr_weights_host_destroy(weights);
+    gr_model_files_close(&model);
 }
 
 TEST(weights_host_one_process_widens_exactly)

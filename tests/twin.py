@@ -188,9 +188,8 @@ def epoch_steps(
 # ---- models ----------------------------------------------------------------------------------
 
 
-def load_base(folder: Path):
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    return model.eval()
+def load_base(folder: Path, dtype=torch.float32):
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
 
 
 def supervised_rows(document: Document) -> list[int]:
@@ -233,6 +232,36 @@ def cosine_rate(rate: float, update: int, total: int, warmup_ratio: float) -> fl
         return rate * update / max(1, warmup)
     progress = (update - warmup) / max(1, total - warmup)
     return rate * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def train_with_peft(
+    model, steps: list, rate: float, warmup_ratio: float, max_grad_norm: float
+) -> list[float]:
+    """As plainly as it can be written; the losses of all steps. steps: packs of documents of each."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
+    losses = []
+    for update, step in enumerate(steps):
+        supervised = sum(document.supervised for pack in step for document in pack)
+        optimizer.zero_grad()
+        total = 0.0
+        for pack in step:
+            loss = pack_loss(model, pack)
+            (loss / supervised).backward()
+            total += loss.item()
+        torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+        optimizer.param_groups[0]["lr"] = cosine_rate(rate, update, len(steps), warmup_ratio)
+        optimizer.step()
+        losses.append(total / supervised)
+        print(f"     PEFT step {update + 1} of {len(steps)}: {losses[-1]:.4f}", flush=True)
+    return losses
+
+
+def train_with_graft(graft: Graft, run: Path, arguments: list[str]) -> list[dict]:
+    """The metrics of all steps."""
+    graft("train", "/dev/null", *arguments)
+    events = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [event for event in events if "train_loss" in event]
 
 
 # ---- what graft dumped -----------------------------------------------------------------------
