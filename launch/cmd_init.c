@@ -440,6 +440,8 @@ static void write_rest(struct draft *d)
 static void write_yaml(struct draft *d)
 {
     const struct gr_model_config *c = &d->run.engine.model.config;
+    double parameters =
+        (double)(d->run.plan.weight_bytes / gr_dtype_bytes(d->run.engine.model.dtype));
     double mib = (double)gr_memory_plan_host(&d->run.plan, 1) / (1024 * 1024);
 
     comment(d, "",
@@ -448,8 +450,7 @@ static void write_yaml(struct draft *d)
             "Relative paths begin where graft is started.");
     gr_buffer_add_text(&d->yaml, "\n");
     comment(d, "", "%s, %.1f M parameters, %lld tokens of context.  The run takes about %.0f MiB.",
-            c->model_type, (double)d->run.plan.weight_bytes / sizeof(float) * 1e-6,
-            (long long)c->max_position_embeddings, mib);
+            c->model_type, parameters * 1e-6, (long long)c->max_position_embeddings, mib);
     key(d, "model");
     comment(d, "", "Checkpoints, metrics and the finished adapter: a folder of this run alone.");
     key(d, "output");

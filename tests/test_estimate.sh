@@ -97,6 +97,9 @@ shape=(hidden_size=256 intermediate_size=704 num_attention_heads=4 num_key_value
 train 'plain'
 # The file's own pages, 40 MiB, must not stay beside the converted weights.
 train 'bf16 file, converted' model=bf16 train.micro_batches=1 train.max_steps=1
+train 'bf16 computed, file mapped' model=bf16 device.dtype=bf16 train.micro_batches=1 \
+    train.max_steps=1
+train 'bf16 computed, file converted' device.dtype=bf16 train.max_steps=1
 train 'two packs, one micro-batch' train.micro_batch_size=2 train.micro_batches=1
 train 'large adapter' lora.r=128
 train 'evaluation' data.eval=data.jsonl train.eval_steps=2 lora.r=64
