@@ -108,8 +108,8 @@ static void copy_bf16(struct rig *r)
     gr_copy(r->dev, y, x);
     found = rig_read(r, y);
     for (int i = 0; i < 5; i++)
-        ASSERT_MSG(found[i] == rounded[i], "%a is stored as %a, expected %a", values[i], found[i],
-                   rounded[i]);
+        ASSERT_MSG(found[i] == rounded[i], "%a is stored as %a, expected %a (off by %g)", values[i],
+                   found[i], rounded[i], found[i] - rounded[i]);
     gr_free(found);
 }
 
