@@ -122,3 +122,27 @@ TEST(documents_can_be_added_after_some_were_held_out)
     gr_documents_release(&d);
     gr_documents_release(&held);
 }
+
+/* As reading them with that limit, tokens left where they are. */
+TEST(documents_cut_lose_what_is_longer_and_those_without_labels)
+{
+    struct gr_documents d = {0};
+    int64_t next = 0;
+
+    fill(&d, 100);
+    gr_documents_cut(&d, 2);
+    for (int64_t i = 0; i < 100; i++) { /* the second token alone may have a label: i + 1 even */
+        if (i % 2 == 0)
+            continue;
+        ASSERT_INT(d.document[next].source, i);
+        ASSERT_INT(d.document[next].length, 2);
+        ASSERT_INT(d.tokens[d.document[next].offset], i);
+        next++;
+    }
+    ASSERT_INT(d.count, next);
+    ASSERT_INT(d.supervised_count, next);
+    gr_documents_cut(&d, 1); /* no label is left */
+    ASSERT_INT(d.count, 0);
+    ASSERT_INT(d.supervised_count, 0);
+    gr_documents_release(&d);
+}

@@ -217,3 +217,17 @@ TEST(tree_buffers_grow_as_the_logarithm)
     ASSERT_INT(gr_tree_buffer_count(1024, 1, 0), 11);
     ASSERT(gr_tree_buffer_count(1000, 7, 3) <= 11);
 }
+
+/* Slots and the landing place, each a multiple of 256 bytes here; of the rank that takes most. */
+TEST(tree_state_bytes_are_those_of_the_largest_rank)
+{
+    int64_t most = 0;
+
+    ASSERT_INT(gr_tree_state_bytes(8, 1, 64), (4 + 1) * 256);
+    for (int rank = 0; rank < 3; rank++) {
+        int64_t slots = gr_tree_buffer_count(8, 3, rank);
+
+        most = slots > most ? slots : most;
+    }
+    ASSERT_INT(gr_tree_state_bytes(8, 3, 64), (most + 1) * 256);
+}
