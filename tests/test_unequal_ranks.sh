@@ -89,7 +89,7 @@ ranks weights_of_rank_0 3 "${train[@]}" --set model=broken : "${train[@]}"
 ranks weights_of_rank_1 3 "${train[@]}" : "${train[@]}" --set model=broken
 # Local rank 0 cannot place the converted weights: files, and its memory is one, end at 20 KiB.
 expected='graft: error: host memory: converted weights of 0 MiB cannot be placed (File too large)
-  hint: give the job more memory, or a model saved in float32, which needs no copy
+  hint: give the job more memory, or a model saved in the dtype it computes with, which needs no copy
 '
 OMPI_MCA_btl=self,tcp ranks weights_that_rank_0_cannot_place 5 \
     bash -c 'trap "" XFSZ && ulimit -f 20 && exec "$@"' bash "${train[@]}" : "${train[@]}"
