@@ -141,6 +141,24 @@ void gr_documents_cut(struct gr_documents *d, int64_t max_length)
     d->count = kept;
 }
 
+static int ascending(const void *a, const void *b)
+{
+    int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
+
+    return (x > y) - (x < y);
+}
+
+int32_t *gr_documents_lengths(const struct gr_documents *d)
+{
+    int32_t *length = GR_NEW_ARRAY(int32_t, d->count);
+
+    for (int64_t i = 0; i < d->count; i++)
+        length[i] = d->document[i].length;
+    if (d->count > 0)
+        qsort(length, (size_t)d->count, sizeof *length, ascending);
+    return length;
+}
+
 void gr_documents_release(struct gr_documents *d)
 {
     gr_free(d->tokens);

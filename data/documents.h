@@ -41,6 +41,8 @@ void gr_documents_hold_out(struct gr_documents *held, struct gr_documents *d, do
 /* Cuts every document to max_length tokens and leaves out those without a label then, as reading
  * with data.too_long: truncate does.  Tokens and the counts of the reading stay as they are. */
 void gr_documents_cut(struct gr_documents *d, int64_t max_length);
+/* [count] the lengths of all documents, ascending; the caller frees it. */
+int32_t *gr_documents_lengths(const struct gr_documents *d);
 void gr_documents_release(struct gr_documents *d);
 
 #endif

@@ -3,12 +3,12 @@
 #include "launch/cmd.h"
 
 #include "kernels/base/alloc.h"
+#include "launch/print_json.h"
 #include "trainer/state/state.h"
 
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -23,7 +23,6 @@ static const struct gr_option options[] = {
 static void print_json(const struct gr_checkpoint_rows *rows)
 {
     json_t *object = json_object(), *list = json_array();
-    char *text = NULL;
 
     json_object_set_new(object, "checkpoints", list);
     for (int64_t i = 0; i < rows->count; i++) {
@@ -41,9 +40,7 @@ static void print_json(const struct gr_checkpoint_rows *rows)
         json_object_set_new(row, "bad", r->bad == NULL ? json_null() : json_string(r->bad));
         json_array_append_new(list, row);
     }
-    text = json_dumps(object, JSON_COMPACT);
-    printf("%s\n", text);
-    free(text); /* jansson's allocation */
+    gr_print_json(object);
     json_decref(object);
 }
 

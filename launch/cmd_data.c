@@ -6,12 +6,12 @@
 #include "data/show.h"
 #include "kernels/base/alloc.h"
 #include "kernels/base/env.h"
+#include "launch/print_json.h"
 #include "trainer/run/device_config.h"
 #include "trainer/run/inputs.h"
 
 #include <jansson.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -108,21 +108,11 @@ struct lengths {
     double mean;
 };
 
-static int ascending(const void *a, const void *b)
-{
-    int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
-
-    return (x > y) - (x < y);
-}
-
 static struct lengths measure(const struct gr_documents *d)
 {
     struct lengths lengths = {0};
-    int32_t *sorted = GR_NEW_ARRAY(int32_t, d->count + 1);
+    int32_t *sorted = gr_documents_lengths(d);
 
-    for (int64_t i = 0; i < d->count; i++)
-        sorted[i] = d->document[i].length;
-    qsort(sorted, (size_t)d->count, sizeof *sorted, ascending);
     if (d->count > 0)
         lengths = (struct lengths){.min = sorted[0],
                                    .median = sorted[(d->count - 1) / 2],
@@ -178,14 +168,11 @@ static void print_part(const struct part *p)
 static void print_json(const struct gr_inputs *in, const struct part *parts, int64_t count)
 {
     json_t *object = json_object();
-    char *text = NULL;
 
     json_object_set_new(object, "tokenizer_sha256", json_string(in->tokenizer_hash));
     for (int64_t i = 0; i < count; i++)
         json_object_set_new(object, parts[i].name, part_json(&parts[i]));
-    text = json_dumps(object, JSON_COMPACT);
-    printf("%s\n", text);
-    free(text); /* jansson's allocation */
+    gr_print_json(object);
     json_decref(object);
 }
 

@@ -6,6 +6,7 @@
 #include "kernels/base/clock.h"
 #include "kernels/base/env.h"
 #include "kernels/device.h"
+#include "launch/print_json.h"
 #include "launch/versions.h"
 #include "trainer/config.h"
 #include "trainer/run/device_config.h"
@@ -334,26 +335,19 @@ static void print_line(const char *name, const struct finding *f)
         printf("%17s hint: %s\n", "", f->hint);
 }
 
-static void print_json(json_t *object)
-{
-    char *text = json_dumps(object, JSON_COMPACT);
-
-    printf("%s\n", text);
-    free(text); /* jansson's allocation */
-}
-
 static gr_status run(const struct gr_args *args)
 {
     const char *output = gr_args_text(args, "output"), *rank = gr_env(GR_ENV_OMPI_COMM_WORLD_RANK);
     bool is_json = gr_args_flag(args, "json");
-    json_t *object = json_object();
+    json_t *object;
     int problems = 0;
 
+    if (rank != NULL && strcmp(rank, "0") != 0)
+        return GR_OK; /* the ranks of a host would say the same */
+    object = json_object();
     for (int64_t i = 0; i < GR_COUNT(checks); i++) {
         struct finding f = {0};
 
-        if (rank != NULL && strcmp(rank, "0") != 0)
-            break; /* the ranks of a host would say the same */
         checks[i].check(&f, output == NULL ? "." : output);
         problems += f.verdict == VERDICT_PROBLEM;
         if (!is_json)
@@ -362,8 +356,8 @@ static gr_status run(const struct gr_args *args)
                             json_pack("{s:s, s:s, s:s}", "verdict", verdict_words[f.verdict],
                                       "found", f.text, "hint", f.hint));
     }
-    if (is_json && (rank == NULL || strcmp(rank, "0") == 0))
-        print_json(object);
+    if (is_json)
+        gr_print_json(object);
     json_decref(object);
     if (problems == 0)
         return GR_OK;

@@ -3,11 +3,11 @@
 #include "launch/cmd.h"
 
 #include "kernels/base/log.h"
+#include "launch/print_json.h"
 #include "trainer/run/dry_run.h"
 
 #include <jansson.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 static const struct gr_option options[] = {
     {"set", 0, GR_OPTION_REPEATED, "KEY=VALUE", "set a key, after the file and the environment", 0,
@@ -56,10 +56,8 @@ static void print_json(const struct estimate *e)
                   (json_int_t)p->save_bytes, "host_bytes", (json_int_t)e->host_bytes,
                   "available_bytes", (json_int_t)e->available_bytes, "trained_parameters",
                   (json_int_t)p->elements, "steps", (json_int_t)e->steps, "flop_per_step", e->flop);
-    char *text = json_dumps(object, JSON_COMPACT);
 
-    printf("%s\n", text);
-    free(text); /* jansson's allocation */
+    gr_print_json(object);
     json_decref(object);
 }
 

@@ -46,7 +46,7 @@ struct draft {
     const char *const *sets; /* what the user decides */
     int64_t set_count;
     struct gr_dry_run run;
-    int64_t *length; /* [documents] ascending; cut to what was read */
+    int32_t *length; /* [documents] ascending; cut to what was read */
     int64_t documents;
     int64_t longest_read, read_cut; /* limit of the reading, and documents cut to it */
     int64_t epoch_steps;
@@ -148,23 +148,13 @@ static void choose_output(struct draft *d)
     gr_free(data);
 }
 
-static int compare_lengths(const void *a, const void *b)
-{
-    int64_t left = *(const int64_t *)a, right = *(const int64_t *)b;
-
-    return (left > right) - (left < right);
-}
-
 static void sort_lengths(struct draft *d)
 {
     const struct gr_documents *documents = &d->run.inputs.train;
 
     d->documents = documents->count;
     d->read_cut = documents->truncated_count;
-    d->length = GR_NEW_ARRAY(int64_t, documents->count);
-    for (int64_t i = 0; i < documents->count; i++)
-        d->length[i] = documents->document[i].length;
-    qsort(d->length, (size_t)documents->count, sizeof *d->length, compare_lengths);
+    d->length = gr_documents_lengths(documents);
 }
 
 /* The length that `percent` of the documents do not exceed. */

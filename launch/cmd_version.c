@@ -5,11 +5,11 @@
 #include "kernels/base/env.h"
 #include "kernels/base/failpoint.h"
 #include "kernels/device.h"
+#include "launch/print_json.h"
 #include "launch/versions.h"
 
 #include <jansson.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 static const struct gr_option options[] = {
@@ -21,7 +21,6 @@ static const struct gr_option options[] = {
 static void print_rows(const struct gr_version *rows, int64_t count, bool is_json)
 {
     json_t *object = json_object();
-    char *json = NULL;
     int width = 0;
 
     for (int64_t i = 0; i < count; i++) {
@@ -32,10 +31,8 @@ static void print_rows(const struct gr_version *rows, int64_t count, bool is_jso
     }
     for (int64_t i = 0; i < count && !is_json; i++)
         printf("%-*s %s\n", width, rows[i].name, rows[i].value);
-    json = json_dumps(object, JSON_COMPACT);
     if (is_json)
-        printf("%s\n", json);
-    free(json);
+        gr_print_json(object);
     json_decref(object);
 }
 

@@ -106,27 +106,6 @@ want_err='graft: error: config: --set has no value (found nothing, expected KEY=
 '
 expect option_without_its_value 2 config --set
 
-# ---- doctor ----
-
-for machine in as_it_is without_mpirun; do
-    path=$PATH
-    if [ "$machine" = without_mpirun ]; then path=/nowhere; fi
-    cases=$((cases + 1))
-    if ! PATH=$path "$graft" doctor -o "$folder/runs" > out 2> err || [ -s err ]; then
-        fail "doctor_$machine: exit code or stderr"
-    fi
-    for check in cpu cores mpi memory shared output cache; do
-        grep -Eq "^(ok|warning) +$check " out || fail "doctor_$machine: no line for $check"
-    done
-done
-grep -q 'warning  mpi .*no mpirun on the PATH' out || fail "doctor_without_mpirun: mpirun is not missed"
-cases=$((cases + 1))
-code=0
-"$graft" doctor -o /proc/nowhere --json > out 2> err || code=$?
-if [ "$code" != 2 ] || ! grep -q '"output":{"verdict":"problem"' out || ! grep -q 'found 1 problem' err; then
-    fail "doctor_bad_output_is_a_problem: exit code $code"
-fi
-
 # ---- version ----
 want_out='*'
 expect version_prints_a_table 0 version

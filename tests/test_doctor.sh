@@ -32,6 +32,7 @@ says() # says PATTERN: a line of out
 
 rows='program cpu cores openmp mpi memory shared output cache'
 doctor 0 -o runs
+[ ! -s err ] || fail "stderr: $(cat err)"
 for row in $rows; do says "^(ok|warning) +$row +[^ ]"; done
 [ "$(grep -cE '^(ok|warning|problem) ' out)" = "$(wc -w <<<"$rows")" ] || fail "other rows: $(cat out)"
 says '^ok +program .*onednn [0-9.]+, .*oniguruma [0-9.]+'
@@ -63,7 +64,12 @@ says '^warning +cores .* 4096 ranks'
 says '^warning +openmp +4096 ranks, OMP_WAIT_POLICY is not set'
 OMP_WAIT_POLICY=PASSIVE OMPI_COMM_WORLD_LOCAL_SIZE=4096 doctor 0
 says '^ok +openmp '
+doctor 2 --json -o /proc/nowhere
+says '"output":\{"verdict":"problem"'
+grep -q 'found 1 problem' err || fail "$(cat err)"
 PATH=/nowhere doctor 0
+[ ! -s err ] || fail "stderr: $(cat err)"
+for row in $rows; do says "^(ok|warning) +$row +[^ ]"; done
 says '^warning +mpi .*no mpirun on the PATH'
 GRAFT_ISA=v3 doctor 0
 says '^ok +cpu +v3 \(AVX2\)'

@@ -106,6 +106,16 @@ TEST(saver_snapshot_comes_back_as_it_was)
     close_rig(&r);
 }
 
+/* Both buffers, filled as after steps 1 and 2. */
+static void take_both(struct rig *r, struct gr_snapshot **a, struct gr_snapshot **b)
+{
+    *a = gr_saver_take(r->saver, false);
+    *b = gr_saver_take(r->saver, false);
+    ASSERT(*a != NULL && *b != NULL && *a != *b);
+    fill(*a, 1);
+    fill(*b, 2);
+}
+
 TEST(saver_skips_when_both_buffers_are_in_use)
 {
     struct rig r;
@@ -113,12 +123,8 @@ TEST(saver_skips_when_both_buffers_are_in_use)
 
     gr_test_enter_folder();
     open_rig(&r);
-    a = gr_saver_take(r.saver, false);
-    b = gr_saver_take(r.saver, false);
-    ASSERT(a != NULL && b != NULL && a != b);
+    take_both(&r, &a, &b);
     ASSERT(gr_saver_take(r.saver, false) == NULL);
-    fill(a, 1);
-    fill(b, 2);
     gr_saver_submit(r.saver, a);
     gr_saver_submit(r.saver, b);
     ASSERT_OK(gr_saver_drain(r.saver));
@@ -133,10 +139,7 @@ TEST(saver_given_back_snapshot_is_not_saved)
 
     gr_test_enter_folder();
     open_rig(&r);
-    a = gr_saver_take(r.saver, false);
-    b = gr_saver_take(r.saver, false);
-    fill(a, 1);
-    fill(b, 2);
+    take_both(&r, &a, &b);
     gr_saver_submit(r.saver, a);
     gr_saver_give_back(r.saver, b);
     ASSERT_OK(gr_saver_drain(r.saver));

@@ -2,7 +2,7 @@
 #include "trainer/run/compute_dtype.h"
 
 #include "trainer/model/weights.h"
-#include "trainer/run/device_config.h"
+#include "trainer/run/memory_plan.h"
 #include "trainer/state/run_files.h"
 
 #include <string.h>
@@ -67,7 +67,7 @@ gr_status gr_compute_dtype_resolve(enum gr_dtype *dtype, const struct gr_config 
 {
     gr_status status = GR_OK;
     struct gr_model_config model;
-    int64_t memory = config->device.memory > 0 ? config->device.memory : gr_machine_memory_bytes();
+    int64_t memory = config->device.memory > 0 ? config->device.memory : gr_memory_machine();
     bool is_recorded = false;
 
     if (find_word(dtype, config->device.dtype))

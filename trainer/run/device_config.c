@@ -4,22 +4,6 @@
 #include "kernels/base/env.h"
 
 #include <sched.h>
-#include <stdio.h>
-#include <unistd.h>
-
-int64_t gr_machine_memory_bytes(void)
-{
-    int64_t bytes = (int64_t)sysconf(_SC_PHYS_PAGES) * (int64_t)sysconf(_SC_PAGESIZE);
-    long long limit = 0;
-    FILE *file = fopen("/sys/fs/cgroup/memory.max", "r"); /* a number, or "max" */
-
-    if (file == NULL)
-        return bytes;
-    if (fscanf(file, "%lld", &limit) == 1 && limit < bytes)
-        bytes = limit;
-    fclose(file);
-    return bytes;
-}
 
 int gr_usable_cores(void)
 {

@@ -5,8 +5,6 @@
 #include "kernels/device.h"
 #include "trainer/config.h"
 
-/* Memory of this machine, or what a cgroup allows of it. */
-int64_t gr_machine_memory_bytes(void);
 /* Cores this process may run on. */
 int gr_usable_cores(void);
 /* Threads of this process: device.threads, or the usable cores divided among local_size ranks. */

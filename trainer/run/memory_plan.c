@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static double mebibytes(int64_t bytes)
 {
@@ -57,6 +58,19 @@ static const struct {
     {"/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes",
      "/sys/fs/cgroup/memory/memory.stat", "total_inactive_file "},
 };
+
+int64_t gr_memory_machine(void)
+{
+    int64_t bytes = (int64_t)sysconf(_SC_PHYS_PAGES) * (int64_t)sysconf(_SC_PAGESIZE);
+
+    for (int64_t i = 0; i < GR_COUNT(cgroups); i++) {
+        int64_t limit = read_number(cgroups[i].limit, "");
+
+        if (limit >= 0 && limit < bytes)
+            bytes = limit;
+    }
+    return bytes;
+}
 
 int64_t gr_memory_available(bool *is_limited)
 {

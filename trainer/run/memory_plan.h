@@ -22,6 +22,8 @@ void gr_memory_plan_print(const struct gr_memory_plan *plan);
 int64_t gr_memory_plan_process(const struct gr_memory_plan *plan); /* without weights and saving */
 int64_t gr_memory_plan_host(const struct gr_memory_plan *plan, int processes);
 
+/* Memory of this machine, or what a cgroup allows of it: does not depend on what is in use. */
+int64_t gr_memory_machine(void);
 /* Memory of this host that a new process could have; is_limited: by a cgroup, not by the machine.
  * -1 where the system does not say. */
 int64_t gr_memory_available(bool *is_limited);
