@@ -24,7 +24,6 @@ static gr_status run(const struct gr_args *args)
     const char *output = gr_args_text(args, "output"), *dtype = gr_args_text(args, "dtype");
     struct gr_merge_options merge = {.to_f32 = dtype != NULL, .threads = gr_usable_cores()};
     struct gr_model_config config;
-    struct gr_lora_config lora = {0};
     struct gr_adapter *adapter = NULL;
     float *values = NULL;
 
@@ -32,16 +31,12 @@ static gr_status run(const struct gr_args *args)
         GR_TRY(gr_fail(GR_ERR_USAGE, "--dtype", "leave it out for the base's own dtype",
                        "not a dtype to merge to (found %s, expected f32)", dtype));
     GR_TRY(gr_model_config_load(&config, model));
-    GR_TRY(gr_peft_read_config(&lora, from));
-    GR_TRY(gr_adapter_create(&adapter, &config, &lora));
-    values = GR_NEW_ARRAY(float, adapter->elements);
-    GR_TRY(gr_peft_read_weights(values, adapter, from));
+    GR_TRY(gr_peft_read(&adapter, &values, &config, from));
     GR_TRY(gr_merge(output, model, adapter, values, &merge));
     gr_note("merged %lld linears of %s: %s", (long long)adapter->count, model, output);
 out:
     gr_free(values);
     gr_adapter_destroy(adapter);
-    gr_lora_config_release(&lora);
     return status;
 }
 

@@ -49,20 +49,6 @@ static gr_status check_sets(const char *const *sets, int64_t count)
     return GR_OK;
 }
 
-static gr_status read_adapter(struct gr_model_session *s, const char *directory)
-{
-    gr_status status = GR_OK;
-    struct gr_lora_config lora = {0};
-
-    GR_TRY(gr_peft_read_config(&lora, directory));
-    GR_TRY(gr_adapter_create(&s->adapter, &s->engine.model.config, &lora));
-    s->values = GR_NEW_ARRAY(float, s->adapter->elements);
-    GR_TRY(gr_peft_read_weights(s->values, s->adapter, directory));
-out:
-    gr_lora_config_release(&lora);
-    return status;
-}
-
 gr_status gr_model_session_configure(struct gr_model_session *s, const struct gr_args *args,
                                      bool as_long_as_model)
 {
@@ -91,7 +77,7 @@ gr_status gr_model_session_open(struct gr_model_session *s, const struct gr_args
     GR_TRY(gr_comm_agree_status(s->comm, status, "device"));
     status = gr_engine_load_model(&s->engine, &s->config, s->dev, s->comm);
     if (status == GR_OK && adapter != NULL)
-        status = read_adapter(s, adapter);
+        status = gr_peft_read(&s->adapter, &s->values, &s->engine.model.config, adapter);
     GR_TRY(gr_comm_agree_status(s->comm, status, "start"));
 out:
     return status;

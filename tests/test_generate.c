@@ -25,19 +25,14 @@ struct rig {
 static void load(struct rig *r, struct gr_engine *e, int number, int64_t prompt, int64_t text)
 {
     char *directory = gr_format("%s/adapter", r->config.model);
-    struct gr_lora_config lora = {0};
     float *values;
 
     ASSERT_OK(gr_engine_load_model(e, &r->config, r->dev, r->comm));
-    ASSERT_OK(gr_peft_read_config(&lora, directory));
-    ASSERT_OK(gr_adapter_create(&r->adapter[number], &e->model.config, &lora));
-    values = GR_NEW_ARRAY(float, r->adapter[number]->elements);
-    ASSERT_OK(gr_peft_read_weights(values, r->adapter[number], directory));
+    ASSERT_OK(gr_peft_read(&r->adapter[number], &values, &e->model.config, directory));
     ASSERT_OK(text > 0 ? gr_engine_prepare_generate(e, r->adapter[number], prompt, text)
                        : gr_engine_prepare_eval(e, r->adapter[number], ROWS));
     ASSERT_OK(gr_engine_set_adapter(e, values, 0));
     gr_free(values);
-    gr_lora_config_release(&lora);
     gr_free(directory);
 }
 

@@ -23,17 +23,12 @@ struct rig {
 static void open_rig(struct rig *r, const char *golden)
 {
     struct gr_model_config model;
-    struct gr_lora_config lora = {0};
     char *from;
 
     r->base = gr_format("%s/tests/golden/%s", getenv("GRAFT_SOURCE_DIR"), golden);
     from = gr_format("%s/adapter", r->base);
     ASSERT_OK(gr_model_config_load(&model, r->base));
-    ASSERT_OK(gr_peft_read_config(&lora, from));
-    ASSERT_OK(gr_adapter_create(&r->adapter, &model, &lora));
-    r->values = GR_NEW_ARRAY(float, r->adapter->elements);
-    ASSERT_OK(gr_peft_read_weights(r->values, r->adapter, from));
-    gr_lora_config_release(&lora);
+    ASSERT_OK(gr_peft_read(&r->adapter, &r->values, &model, from));
     gr_free(from);
     gr_test_enter_folder();
 }

@@ -440,3 +440,20 @@ out:
     gr_free(path);
     return status;
 }
+
+gr_status gr_peft_read(struct gr_adapter **adapter, float **values,
+                       const struct gr_model_config *model, const char *directory)
+{
+    gr_status status = GR_OK;
+    struct gr_lora_config config = {0};
+
+    *adapter = NULL;
+    *values = NULL;
+    GR_TRY(gr_peft_read_config(&config, directory));
+    GR_TRY(gr_adapter_create(adapter, model, &config));
+    *values = GR_NEW_ARRAY(float, (*adapter)->elements);
+    GR_TRY(gr_peft_read_weights(*values, *adapter, directory));
+out:
+    gr_lora_config_release(&config);
+    return status;
+}

@@ -27,5 +27,9 @@ gr_status gr_peft_read_weights(float *values, const struct gr_adapter *adapter,
 /* The same from an open file. */
 gr_status gr_peft_copy_weights(float *values, const struct gr_adapter *adapter,
                                const struct gr_safetensors *file);
+/* Config and weights: an adapter on this model, and its values (adapter->elements) in host memory;
+ * the caller destroys the one and frees the other, also after a failure. */
+gr_status gr_peft_read(struct gr_adapter **adapter, float **values,
+                       const struct gr_model_config *model, const char *directory);
 
 #endif
