@@ -51,7 +51,7 @@ TEST(compute_dtype_auto_looks_at_model_and_memory)
     ASSERT_OK(gr_model_config_load(&model, config.model));
     ASSERT_OK(gr_compute_dtype_resolve(&dtype, &config));
     ASSERT_INT(dtype, GR_F32);
-    config.device.memory = gr_weights_f32_bytes(&model);
+    config.device.memory = gr_weights_bytes(&model, GR_F32);
     ASSERT_OK(gr_compute_dtype_resolve(&dtype, &config));
     ASSERT_INT(dtype, GR_F32);
     config.device.memory--;
@@ -100,7 +100,7 @@ static void load(struct gr_weights *weights, const char *golden, enum gr_dtype d
     ASSERT_OK(gr_model_config_load(&model, directory));
     ASSERT_OK(gr_weights_load(weights, hash, &model, directory, &alone));
     ASSERT_OK(gr_weights_share(weights, &model, &alone));
-    ASSERT_INT(weights->bytes * 4, gr_weights_f32_bytes(&model) * gr_dtype_bytes(dtype));
+    ASSERT_INT(weights->bytes * 4, gr_weights_bytes(&model, GR_F32) * gr_dtype_bytes(dtype));
     gr_free(directory);
 }
 

@@ -74,7 +74,7 @@ static void list_wanted(struct wanted_list *list, struct gr_weights *weights,
     }
 }
 
-int64_t gr_weights_f32_bytes(const struct gr_model_config *config)
+int64_t gr_weights_bytes(const struct gr_model_config *config, enum gr_dtype dtype)
 {
     struct gr_weights weights = {.layer = GR_NEW_ARRAY(struct gr_layer_weights, config->layers)};
     struct wanted_list list = {0};
@@ -82,10 +82,10 @@ int64_t gr_weights_f32_bytes(const struct gr_model_config *config)
 
     list_wanted(&list, &weights, config);
     for (int64_t i = 0; i < list.count; i++)
-        elements += list.item[i].rows * (list.item[i].columns == 0 ? 1 : list.item[i].columns);
+        elements += gr_mul(list.item[i].rows, list.item[i].columns == 0 ? 1 : list.item[i].columns);
     gr_free(list.item);
     gr_free(weights.layer);
-    return elements * gr_dtype_bytes(GR_F32);
+    return elements * gr_dtype_bytes(dtype);
 }
 
 static const char *wanted_shape(const struct wanted *w, char *text, size_t size)
@@ -291,12 +291,9 @@ gr_status gr_weights_examine(int64_t *bytes, const struct gr_model_config *confi
     int64_t converted = 0;
     char hash[GR_SHA256_HEX_BYTES];
 
-    *bytes = 0;
+    *bytes = gr_weights_bytes(config, sharing->dtype);
     list_wanted(&list, &shapes, config);
     name = wanted_names(&list);
-    for (int64_t i = 0; i < list.count; i++)
-        *bytes += gr_mul(list.item[i].rows, list.item[i].columns == 0 ? 1 : list.item[i].columns) *
-                  gr_dtype_bytes(sharing->dtype);
     GR_TRY(gr_model_files_open(&files, directory));
     GR_TRY(check_tensors(&list, &files, config));
     GR_TRY(gr_weights_host_measure(&converted, &files, name, list.count,

@@ -68,8 +68,8 @@ struct gr_weight_sharing {
     double timeout_s;      /* waiting for the other ranks of this host */
 };
 
-/* What they take as f32. */
-int64_t gr_weights_f32_bytes(const struct gr_model_config *config);
+/* What all of them take in this dtype. */
+int64_t gr_weights_bytes(const struct gr_model_config *config, enum gr_dtype dtype);
 
 /* Two calls load all tensors in one dtype.
  * load: what each rank does alone.  Missing, extra, misshapen or non-finite tensors: ERR_DATA with
@@ -85,8 +85,8 @@ gr_status gr_weights_share(struct gr_weights *weights, const struct gr_model_con
 void gr_weights_release(struct gr_weights *weights);
 
 /* Whether load would succeed, without its memory: the same errors.  *bytes: what all tensors take
- * on a host, as f32.  reads_values: also those for which every value is read (a scan whose verdict
- * is kept in the cache, where load finds it). */
+ * on a host, in sharing->dtype.  reads_values: also those for which every value is read (a scan
+ * whose verdict is kept in the cache, where load finds it). */
 gr_status gr_weights_examine(int64_t *bytes, const struct gr_model_config *config,
                              const char *directory, const struct gr_weight_sharing *sharing,
                              bool reads_values);

@@ -76,7 +76,7 @@ gr_status gr_compute_dtype_resolve(enum gr_dtype *dtype, const struct gr_config 
     if (is_recorded)
         return GR_OK;
     GR_TRY(gr_model_config_load(&model, config->model));
-    *dtype = gr_compute_dtype_choose(config, gr_weights_f32_bytes(&model), memory);
+    *dtype = gr_compute_dtype_choose(config, gr_weights_bytes(&model, GR_F32), memory);
 out:
     return status;
 }
