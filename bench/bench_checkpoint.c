@@ -64,7 +64,7 @@ static gr_status open_bench(struct bench *b, const char *folder, double megabyte
                                            .pid = 1,
                                            .world_size = 1,
                                            .save_total_limit = 3,
-                                           .retry_deadline_s = 1,
+                                           .patience_s = 1,
                                            .clock = gr_state_real_clock()};
     GR_TRY(gr_adapter_create(&b->adapter, &model, &lora));
     GR_TRY(gr_store_open(&b->store, folder));

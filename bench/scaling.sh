@@ -4,14 +4,14 @@
 #   bench/scaling.sh [MODEL DATA.jsonl]     default: a random Llama of 25 million parameters
 set -euo pipefail
 cd "$(dirname "$0")/.."
-build=build/dev/bin
+graft=build/release/bin/graft tool=build/dev/bin/tool_random_model
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 
 model=${1:-$work/model} data=${2:-$work/data.jsonl}
 if [ $# -lt 2 ]; then
-    "$build/tool_random_model" "$model" hidden_size=512 num_attention_heads=8 \
+    "$tool" "$model" hidden_size=512 num_attention_heads=8 \
         num_key_value_heads=4 head_dim=64 intermediate_size=1536 num_hidden_layers=8 vocab_size=2048
     for i in $(seq 1 200); do
         printf '{"text": "document %d %s"}\n' "$i" "$(printf 'word%d ' $(seq 1 60))"
@@ -20,7 +20,7 @@ fi
 
 # step_time RANKS ROUND: the median step time in ms, without the first step
 step_time() {
-    mpirun -n "$1" --bind-to none --oversubscribe "$build/graft" train /dev/null --set model="$model" \
+    mpirun -n "$1" --bind-to none --oversubscribe "$graft" train /dev/null --set model="$model" \
         --set data.train="$data" --set output="$work/run-$1-$2" --set data.max_length=512 \
         --set train.micro_batches=2 --set train.max_steps=7 --set device.threads=1 \
         > "$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }

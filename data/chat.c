@@ -13,12 +13,6 @@ static const char *const role_names[] = {
 #undef X
 };
 
-const char *gr_chat_role_name(enum gr_chat_role role)
-{
-    GR_CHECK(role < GR_CHAT_ROLE_COUNT, "role %d", (int)role);
-    return role_names[role];
-}
-
 enum gr_chat_role gr_chat_role_find(const char *name)
 {
     int role = 0;
@@ -162,7 +156,7 @@ static gr_status check_roles(const struct gr_chat_format *format,
         if (message[i].role != expected) {
             gr_fail(GR_ERR_DATA, place, NULL,
                     "messages[%lld].role is out of turn (found %s, expected %s)", (long long)i,
-                    gr_chat_role_name(message[i].role), gr_chat_role_name(expected));
+                    role_names[message[i].role], role_names[expected]);
             gr_hint("chat format %s takes user and assistant by turns, after at most one system "
                     "message",
                     format->name);
@@ -212,8 +206,8 @@ static bool is_selected(const struct gr_chat_span *span, enum gr_loss_on loss_on
 void gr_chat_label(uint8_t *labels, const struct gr_encoding *encoding,
                    const struct gr_chat_text *text, enum gr_loss_on loss_on)
 {
-    const struct gr_chat_span *span = text->span, *end = text->span + text->count;
-    const struct gr_chat_span *last_turn = span;
+    const struct gr_chat_span *span = text->span, *last_turn = span;
+    const struct gr_chat_span *end = text->count > 0 ? span + text->count : span; /* NULL */
 
     for (const struct gr_chat_span *s = span; s < end; s++)
         if (s->role == GR_CHAT_ASSISTANT && !s->ends_turn)

@@ -19,8 +19,7 @@ enum gr_chat_role {
 #undef X
         GR_CHAT_ROLE_COUNT
 };
-const char *gr_chat_role_name(enum gr_chat_role role);
-/* GR_CHAT_ROLE_COUNT: there is no such role. */
+/* GR_CHAT_ROLE_COUNT: there is no role of that name. */
 enum gr_chat_role gr_chat_role_find(const char *name);
 
 struct gr_chat_message {

@@ -1,6 +1,8 @@
 /* Mapping files.  See file_map.h. */
 #include "data/file_map.h"
 
+#include "kernels/base/alloc.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -12,6 +14,8 @@ gr_status gr_file_fail(const char *path, const char *verb)
 {
     int error = errno;
 
+    if (error == ENOMEM)
+        gr_no_memory(path);
     if (error == ENOENT || error == ENOTDIR)
         return gr_fail(GR_ERR_NOT_FOUND, path,
                        "check the path; a relative one starts at the working directory",
@@ -85,11 +89,22 @@ void gr_file_map_close(struct gr_file_map *map)
     memset(map, 0, sizeof *map);
 }
 
-void gr_file_map_forget(const struct gr_file_map *map, int64_t begin, int64_t end)
+/* Of the pages that hold bytes [begin, end); a refusal costs memory or time alone. */
+static void advise(const struct gr_file_map *map, int64_t begin, int64_t end, int advice)
 {
     int64_t page = sysconf(_SC_PAGESIZE);
     int64_t first = begin / page * page;
 
-    if (map->data != NULL && end > begin) /* a refusal costs memory alone */
-        madvise((void *)(uintptr_t)(map->data + first), (size_t)(end - first), MADV_DONTNEED);
+    if (map->data != NULL && end > begin)
+        madvise((void *)(uintptr_t)(map->data + first), (size_t)(end - first), advice);
+}
+
+void gr_file_map_forget(const struct gr_file_map *map, int64_t begin, int64_t end)
+{
+    advise(map, begin, end, MADV_DONTNEED);
+}
+
+void gr_file_map_expect(const struct gr_file_map *map, int64_t begin, int64_t end)
+{
+    advise(map, begin, end, MADV_WILLNEED);
 }

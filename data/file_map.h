@@ -29,6 +29,11 @@ void gr_file_map_close(struct gr_file_map *map); /* a zeroed one is fine */
 /* Bytes [begin, end) were used: their pages no longer count as this process's memory.  They can be
  * used again all the same. */
 void gr_file_map_forget(const struct gr_file_map *map, int64_t begin, int64_t end);
+/* Bytes [begin, end) will be read soon: the disk begins to fetch what is not in memory, all of it
+ * at once, while the caller does something else.  Pages that are read without it come a few at a
+ * time.
+ */
+void gr_file_map_expect(const struct gr_file_map *map, int64_t begin, int64_t end);
 
 /* The identity of what `path` names now.  Errors as above. */
 gr_status gr_file_identity(struct gr_file_identity *identity, const char *path);

@@ -20,7 +20,7 @@
 
 enum { MIN_AGE_S = 2 }; /* file systems tell times apart by as much as this */
 
-void gr_sha256(unsigned char digest[GR_SHA256_BYTES], const void *bytes, int64_t count)
+static void digest_of(unsigned char digest[GR_SHA256_BYTES], const void *bytes, int64_t count)
 {
     int done = EVP_Digest(bytes, (size_t)count, digest, NULL, EVP_sha256(), NULL);
 
@@ -37,7 +37,7 @@ void gr_sha256_hex(char hex[GR_SHA256_HEX_BYTES], const void *bytes, int64_t cou
 {
     unsigned char digest[GR_SHA256_BYTES];
 
-    gr_sha256(digest, bytes, count);
+    digest_of(digest, bytes, count);
     write_hex(hex, digest);
 }
 
@@ -183,7 +183,7 @@ static void hash_chunks(void *context)
             return; /* the file is refused for something before this chunk */
         if (bytes > GR_HASH_CHUNK_BYTES)
             bytes = GR_HASH_CHUNK_BYTES;
-        gr_sha256(job->digest[chunk], job->map->data + begin, bytes);
+        digest_of(job->digest[chunk], job->map->data + begin, bytes);
         if (job->weights != NULL)
             scan_chunk(job, begin, begin + bytes);
         gr_file_map_forget(job->map, begin, begin + bytes);

@@ -13,7 +13,7 @@ enum {
     GR_HASH_CHUNK_BYTES = 8 << 20,
 };
 
-void gr_sha256(unsigned char digest[GR_SHA256_BYTES], const void *bytes, int64_t count);
+/* The SHA-256 of bytes, in hexadecimal. */
 void gr_sha256_hex(char hex[GR_SHA256_HEX_BYTES], const void *bytes, int64_t count);
 
 /* The plain SHA-256 of a file, as sha256sum prints it; reads it once, in small pieces.
@@ -35,7 +35,7 @@ gr_status gr_hash_weights(char hex[GR_SHA256_HEX_BYTES], const struct gr_safeten
                           const struct gr_hash_options *options);
 
 /* The hash of several files is that of a list with a line for each: its hash and its name.  An
- * empty name leaves it to the order which file is which. */
+ * empty name leaves it to the order which file is which.  Errors: those of gr_hash_file. */
 void gr_hash_list_add(struct gr_buffer *list, const char *name, const char *hex);
 gr_status gr_hash_list_add_file(struct gr_buffer *list, const char *name, const char *path,
                                 const struct gr_hash_options *options);

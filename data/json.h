@@ -22,14 +22,15 @@ gr_status gr_json_parse(struct gr_json *json, const void *text, int64_t bytes, c
 /* ERR_DATA: the text of a file, which begins in its line `first_line`, is no JSON. */
 gr_status gr_json_fail_syntax(const char *path, int64_t first_line, const json_error_t *error,
                               const char *hint);
-/* The object under `key`; none (value NULL) if absent or null. */
+/* The object under `key`; none (value NULL) if absent or null.  Errors: ERR_DATA, another type. */
 gr_status gr_json_object(struct gr_json *child, const struct gr_json *json, const char *key);
 void gr_json_release(struct gr_json *json);
 
 bool gr_json_has(const struct gr_json *json, const char *key);       /* present and not null */
 gr_status gr_json_need(const struct gr_json *json, const char *key); /* ERR_DATA if not there */
 
-/* The value under `key`; absent or null leaves *value as it is; another type is ERR_DATA. */
+/* The value under `key`; absent or null leaves *value as it is.  Errors, of all below: ERR_DATA at
+ * the key, for another type or out of range. */
 gr_status gr_json_bool(bool *value, const struct gr_json *json, const char *key);
 gr_status gr_json_number(double *value, const struct gr_json *json, const char *key);
 gr_status gr_json_number_in(double *value, const struct gr_json *json, const char *key, double min,

@@ -52,6 +52,7 @@ struct gr_loader_place {
 /* Cheap from step to step; a jump packs the epochs on the way. */
 struct gr_loader_place gr_loader_place(struct gr_loader *loader, int64_t step);
 
+/* Room for every micro-batch of the loader.  Errors: ERR_USAGE when N does not fit in 32 bits. */
 gr_status gr_batch_init(struct gr_batch *batch, const struct gr_loader *loader);
 void gr_batch_release(struct gr_batch *batch);
 /* Fills `batch` with micro-batch m (0 <= m < M) of a step (1 <= step <= S).  The last step of an

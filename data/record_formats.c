@@ -13,10 +13,14 @@
  * dropping them would train on something else than the file says. */
 static const struct {
     const char *key;
-    bool chat; /* only where a chat format is used */
-} refused[] = {{"tools", true},        {"functions", true},     {"documents", true},
-               {"tool_calls", true},   {"function_call", true}, {"weight", false},
-               {"loss_weight", false}, {"train", false}};
+    enum where { ANYWHERE, IN_ANSWERS, IN_CHATS } where; /* text learned whole has no answers */
+} refused[] = {
+    {"tools", IN_CHATS},      {"functions", IN_CHATS},     {"documents", IN_CHATS},
+    {"tool_calls", IN_CHATS}, {"function_call", IN_CHATS}, {"reasoning_content", IN_ANSWERS},
+    {"system", IN_ANSWERS},  /* of alpaca, as LLaMA-Factory reads it */
+    {"history", IN_ANSWERS}, /* likewise: the turns before */
+    {"label", IN_ANSWERS},   /* false: an answer as it should not be */
+    {"weight", ANYWHERE},     {"loss_weight", ANYWHERE},   {"train", ANYWHERE}};
 
 void gr_record_context_release(struct gr_record_context *context)
 {
@@ -41,24 +45,40 @@ static bool is_listed(const char *list, const char *name)
     return false;
 }
 
-static bool is_empty(const json_t *value)
+void gr_record_ignored_add(struct gr_buffer *all, const char *list)
 {
-    return json_is_null(value) || (json_is_array(value) && json_array_size(value) == 0);
+    for (; list != NULL && list[0] != '\0'; list += strspn(list, ", ")) {
+        size_t length = strcspn(list, ",");
+        char *name = gr_strndup(list, length);
+
+        if (!is_listed(all->data, name))
+            gr_buffer_add_format(all, "%s%s", all->length > 0 ? ", " : "", name);
+        gr_free(name);
+        list += length;
+    }
+}
+
+/* Nothing that could change what is learned. */
+static bool says_nothing(const char *key, const json_t *value)
+{
+    if (strcmp(key, "label") == 0)
+        return !json_is_false(value);
+    return json_is_null(value) || (json_is_array(value) && json_array_size(value) == 0) ||
+           (json_is_string(value) && json_string_length(value) == 0);
 }
 
 /* Looks at a key that the reader does not use: `prefix` and key name it. */
-static gr_status pass_over(struct gr_record_context *context, bool chat, const char *prefix,
+static gr_status pass_over(struct gr_record_context *context, enum where where, const char *prefix,
                            const char *key, const json_t *value)
 {
     for (int64_t i = 0; i < GR_COUNT(refused); i++)
-        if (strcmp(key, refused[i].key) == 0 && (chat || !refused[i].chat) && !is_empty(value))
+        if (strcmp(key, refused[i].key) == 0 && refused[i].where <= where &&
+            !says_nothing(key, value))
             return gr_fail(GR_ERR_DATA, context->place,
                            "take the key out where it may be ignored, the record where it may not",
                            "%s%s is not supported (found %s)", prefix, key,
                            gr_json_type_name(value));
-    if (!is_listed(context->ignored.data, key))
-        gr_buffer_add_format(&context->ignored, "%s%s", context->ignored.length > 0 ? ", " : "",
-                             key);
+    gr_record_ignored_add(&context->ignored, key);
     return GR_OK;
 }
 
@@ -115,7 +135,7 @@ static gr_status read_message(struct gr_record_context *context, struct gr_chat_
                        prefix, role);
     json_object_foreach((json_t *)object, key,
                         value) if (strcmp(key, "role") != 0 && strcmp(key, "content") != 0)
-        GR_TRY(pass_over(context, true, prefix, key, value));
+        GR_TRY(pass_over(context, IN_CHATS, prefix, key, value));
 out:
     return status;
 }
@@ -172,7 +192,7 @@ static gr_status read_alpaca(struct gr_record_context *context, const json_t *re
 
     GR_TRY(get_string(&instruction, context, record, "", "instruction"));
     GR_TRY(get_string(&output, context, record, "", "output"));
-    if (json_object_get(record, "input") != NULL)
+    if (json_object_get(record, "input") != NULL && !json_is_null(json_object_get(record, "input")))
         GR_TRY(get_string(&input, context, record, "", "input"));
     gr_buffer_add_text(text, "Below is an instruction that describes a task");
     if (input[0] != '\0')
@@ -294,6 +314,7 @@ gr_status gr_record_format_read(const struct gr_record_format *format,
 {
     const char *missing = missing_key(format, record), *key;
     gr_status status = GR_OK;
+    enum where where = format->chat ? IN_CHATS : format->all_supervised ? ANYWHERE : IN_ANSWERS;
     json_t *value;
 
     gr_chat_text_clear(&context->text);
@@ -309,7 +330,7 @@ gr_status gr_record_format_read(const struct gr_record_format *format,
         return GR_ERR_DATA;
     }
     json_object_foreach((json_t *)record, key, value) if (!uses_key(format, key))
-        GR_TRY(pass_over(context, format->chat, "", key, value));
+        GR_TRY(pass_over(context, where, "", key, value));
     GR_TRY(format->read(context, record));
 out:
     return status;

@@ -34,9 +34,11 @@ const struct gr_record_format *gr_record_format_find(const char *name);
 /* The one format all of whose keys the record has.  Errors: ERR_DATA (none, several). */
 gr_status gr_record_format_detect(const struct gr_record_format **format, const json_t *record,
                                   const char *place);
-/* Reads one record: checks its keys, then calls the format's reader. */
+/* Reads one record: checks its keys, then calls the format's reader.  Errors: as that one's. */
 gr_status gr_record_format_read(const struct gr_record_format *format,
                                 struct gr_record_context *context, const json_t *record);
+/* Appends the keys of one list that another does not hold. */
+void gr_record_ignored_add(struct gr_buffer *all, const char *list);
 /* hint: "WORDS: auto, text, messages, ..." */
 void gr_record_format_hint(const char *words);
 

@@ -1,20 +1,23 @@
 /* Splitting files into records and parsing them.  See record_reader.h. */
 #include "data/record_reader.h"
 
-#include "data/file_map.h"
 #include "data/json.h"
 #include "kernels/base/alloc.h"
 
-#include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <utf8proc.h>
 
 #define HINT_RECORD "every line must hold one whole object, such as {\"text\": \"...\"}"
 
+/* The next byte, taken; EOF at the end. */
 static int next_byte(struct gr_record_reader *reader)
 {
-    int byte = getc_unlocked(reader->file);
+    int byte;
 
+    if (reader->at == reader->map.identity.bytes)
+        return EOF;
+    byte = reader->map.data[reader->at++];
     if (byte == '\n')
         reader->line++;
     return byte;
@@ -26,7 +29,7 @@ static void put_back(struct gr_record_reader *reader, int byte)
         return;
     if (byte == '\n')
         reader->line--;
-    ungetc(byte, reader->file);
+    reader->at--;
 }
 
 static bool is_blank(int byte)
@@ -45,19 +48,15 @@ static int skip_blanks(struct gr_record_reader *reader)
     return byte;
 }
 
-static void set_place(struct gr_record_reader *reader, int64_t line)
+/* `message` may say what `byte` was. */
+static gr_status fail_at(const struct gr_record_reader *reader, int64_t line, const char *hint,
+                         const char *message, int byte)
 {
-    reader->record_line = line;
-    gr_free(reader->place);
-    reader->place = gr_format("%s:%lld", reader->path, (long long)line);
-}
+    char *place = gr_format("%s:%lld", reader->path, (long long)line);
 
-static gr_status check_read(struct gr_record_reader *reader)
-{
-    if (ferror(reader->file))
-        return gr_fail(GR_ERR_DATA, reader->path, "is it a file?", "cannot be read (%s)",
-                       strerror(errno));
-    return GR_OK;
+    gr_fail(GR_ERR_DATA, place, hint, message, byte);
+    gr_free(place);
+    return GR_ERR_DATA;
 }
 
 /* Passes over U+FEFF, which some editors put first. */
@@ -80,12 +79,10 @@ gr_status gr_record_reader_open(struct gr_record_reader *reader, const char *pat
     gr_status status = GR_OK;
     int byte;
 
-    *reader = (struct gr_record_reader){.path = path, .line = 1, .file = fopen(path, "rb")};
-    if (reader->file == NULL)
-        return gr_file_fail(path, "opened");
+    *reader = (struct gr_record_reader){.path = path, .line = 1};
+    GR_TRY(gr_file_map_open(&reader->map, path));
     GR_TRY(skip_mark(reader));
     byte = skip_blanks(reader);
-    GR_TRY(check_read(reader));
     reader->is_array = byte == '[';
     if (!reader->is_array)
         put_back(reader, byte);
@@ -97,56 +94,66 @@ out:
 
 void gr_record_reader_close(struct gr_record_reader *reader)
 {
-    if (reader->file != NULL)
-        fclose(reader->file);
-    gr_buffer_release(&reader->text);
-    gr_free(reader->place);
+    gr_file_map_close(&reader->map);
     memset(reader, 0, sizeof *reader);
 }
 
-/* The line's text; blank lines are passed over.  Empty at the end of the file. */
-static void read_line(struct gr_record_reader *reader)
+void gr_record_reader_forget(struct gr_record_reader *reader)
 {
-    int byte = skip_blanks(reader);
+    gr_file_map_forget(&reader->map, reader->kept, reader->at);
+    reader->kept = reader->at;
+}
 
-    set_place(reader, reader->line);
-    for (; byte != EOF && byte != '\n'; byte = next_byte(reader)) {
-        char c = (char)byte;
+static const char *bytes_at(const struct gr_record_reader *reader, int64_t at)
+{
+    return (const char *)reader->map.data + at;
+}
 
-        gr_buffer_add(&reader->text, &c, 1);
-    }
+/* The line's text; blank lines are passed over.  Empty at the end of the file. */
+static void read_line(struct gr_record_reader *reader, struct gr_record_text *text)
+{
+    int64_t end = reader->map.identity.bytes;
+    const char *newline;
+
+    if (skip_blanks(reader) == EOF)
+        return;
+    text->line = reader->line;
+    text->bytes = bytes_at(reader, --reader->at);
+    newline = memchr(text->bytes, '\n', (size_t)(end - reader->at));
+    text->length = newline == NULL ? end - reader->at : newline - text->bytes;
+    reader->at += text->length + (newline != NULL);
+    reader->line += newline != NULL;
 }
 
 /* The element's text: up to the comma or bracket that ends it, which is taken.  What is inside is
  * only looked at for where it ends (also where brackets do not match); parsing finds what is wrong
  * with it. */
-static gr_status read_element(struct gr_record_reader *reader)
+static gr_status read_element(struct gr_record_reader *reader, struct gr_record_text *text)
 {
     int depth = 0, byte = skip_blanks(reader);
     bool in_string = false, escaped = false;
 
-    set_place(reader, reader->line);
+    text->line = reader->line;
+    text->bytes = byte == EOF ? NULL : bytes_at(reader, reader->at - 1);
     for (; byte != EOF && depth >= 0; byte = next_byte(reader)) {
-        char c = (char)byte;
-
-        if (!in_string && depth == 0 && (c == ',' || c == ']'))
+        if (!in_string && depth == 0 && (byte == ',' || byte == ']'))
             break;
-        gr_buffer_add(&reader->text, &c, 1);
+        text->length++;
         if (in_string) {
-            in_string = escaped || c != '"';
-            escaped = !escaped && c == '\\';
+            in_string = escaped || byte != '"';
+            escaped = !escaped && byte == '\\';
         } else {
-            in_string = c == '"';
-            depth += c == '{' || c == '[';
-            depth -= c == '}' || c == ']';
+            in_string = byte == '"';
+            depth += byte == '{' || byte == '[';
+            depth -= byte == '}' || byte == ']';
         }
     }
     reader->ended = byte == ']';
     if (byte == EOF)
-        return gr_fail(GR_ERR_DATA, reader->place, "the file was cut off",
-                       "broken JSON: the array that begins the file has no end");
-    if (reader->text.length == 0 && !(reader->ended && reader->records == 0))
-        return gr_fail(GR_ERR_DATA, reader->place, "mend the file",
+        return fail_at(reader, text->line, "the file was cut off",
+                       "broken JSON: the array that begins the file has no end", 0);
+    if (text->length == 0 && !(reader->ended && reader->records == 0))
+        return fail_at(reader, text->line, "mend the file",
                        "broken JSON (found '%c', expected an object)", byte);
     return GR_OK;
 }
@@ -157,67 +164,70 @@ static gr_status check_rest(struct gr_record_reader *reader)
 
     if (byte == EOF)
         return GR_OK;
-    set_place(reader, reader->line);
-    return gr_fail(GR_ERR_DATA, reader->place, "a file is one array, or one object per line",
+    return fail_at(reader, reader->line, "a file is one array, or one object per line",
                    "broken JSON: text after the end of the array (found '%c', expected nothing)",
                    byte);
 }
 
-static gr_status fail_utf8(struct gr_record_reader *reader)
+gr_status gr_record_reader_next(struct gr_record_reader *reader, struct gr_record_text *text)
 {
-    const utf8proc_uint8_t *text = (const utf8proc_uint8_t *)reader->text.data;
-    utf8proc_ssize_t length = (utf8proc_ssize_t)reader->text.length, at = 0, step = 1;
+    gr_status status = GR_OK;
+
+    *text = (struct gr_record_text){0};
+    if (!reader->is_array)
+        read_line(reader, text);
+    else if (!reader->ended)
+        GR_TRY(read_element(reader, text));
+    if (reader->ended)
+        GR_TRY(check_rest(reader));
+    if (text->length == 0 && reader->records == 0)
+        GR_TRY(gr_fail(GR_ERR_DATA, reader->path, HINT_RECORD,
+                       "holds no record (found 0, expected at least 1)"));
+    reader->records += text->length > 0;
+out:
+    return status;
+}
+
+static gr_status fail_utf8(const struct gr_record_text *text, const char *place)
+{
+    const utf8proc_uint8_t *bytes = (const utf8proc_uint8_t *)text->bytes;
+    utf8proc_ssize_t length = (utf8proc_ssize_t)text->length, at = 0, step = 1;
     utf8proc_int32_t codepoint;
 
     while (at < length && step > 0) {
-        step = utf8proc_iterate(text + at, length - at, &codepoint);
+        step = utf8proc_iterate(bytes + at, length - at, &codepoint);
         at += step > 0 ? step : 0;
     }
-    return gr_fail(GR_ERR_DATA, reader->place, "save the file as UTF-8",
+    return gr_fail(GR_ERR_DATA, place, "save the file as UTF-8",
                    "bad UTF-8 (found byte 0x%02x as byte %lld of the record, expected a character)",
-                   at < length ? text[at] : 0, (long long)at + 1);
+                   at < length ? bytes[at] : 0, (long long)at + 1);
 }
 
 /* Line and column of a JSON error are the record's; the place is the file's. */
-static gr_status fail_json(struct gr_record_reader *reader, const json_error_t *error)
+static gr_status fail_json(const struct gr_record_reader *reader, const struct gr_record_text *text,
+                           const json_error_t *error)
 {
-    return gr_json_fail_syntax(reader->path, reader->record_line, error,
+    return gr_json_fail_syntax(reader->path, text->line, error,
                                reader->is_array ? "mend the file" : HINT_RECORD);
 }
 
-gr_status gr_record_reader_next(struct gr_record_reader *reader, json_t **record)
+gr_status gr_record_parse(json_t **record, const struct gr_record_reader *reader,
+                          const struct gr_record_text *text, const char *place)
 {
     gr_status status = GR_OK;
     json_error_t error;
 
-    *record = NULL;
-    gr_buffer_clear(&reader->text);
-    if (!reader->is_array)
-        read_line(reader);
-    else if (!reader->ended)
-        GR_TRY(read_element(reader));
-    GR_TRY(check_read(reader));
-    if (reader->ended)
-        GR_TRY(check_rest(reader));
-    if (reader->text.length == 0) {
-        if (reader->records == 0)
-            return gr_fail(GR_ERR_DATA, reader->path, HINT_RECORD,
-                           "holds no record (found 0, expected at least 1)");
-        return GR_OK;
-    }
-    *record = json_loadb(reader->text.data, reader->text.length,
+    *record = json_loadb(text->bytes, (size_t)text->length,
                          JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
     if (*record == NULL)
-        return json_error_code(&error) == json_error_invalid_utf8 ? fail_utf8(reader)
-                                                                  : fail_json(reader, &error);
-    reader->records++;
+        return json_error_code(&error) == json_error_invalid_utf8 ? fail_utf8(text, place)
+                                                                  : fail_json(reader, text, &error);
     if (!json_is_object(*record)) {
-        status = gr_fail(GR_ERR_DATA, reader->place, HINT_RECORD,
+        status = gr_fail(GR_ERR_DATA, place, HINT_RECORD,
                          "a record is not an object (found %s, expected an object)",
                          gr_json_type_name(*record));
         json_decref(*record);
         *record = NULL;
     }
-out:
     return status;
 }

@@ -1,34 +1,43 @@
 /* The records of a file, one after the other: each line of a JSONL file, or each element of a file
- * that is one JSON array.  Holds one record at a time, whatever the size of the file.
- * records.c calls it; what a record means is no business of this file. */
+ * that is one JSON array.  The file is mapped; a record is a place in it until it is parsed, which
+ * any thread may do.  records.c calls it; what a record means is no business of this file. */
 #ifndef GR_DATA_RECORD_READER_H
 #define GR_DATA_RECORD_READER_H
 
-#include "kernels/base/buffer.h"
-#include "kernels/base/status.h"
+#include "data/file_map.h"
 
 #include <jansson.h>
 #include <stdint.h>
-#include <stdio.h>
+
+/* The text of one record, in the map. */
+struct gr_record_text {
+    const char *bytes;
+    int64_t length; /* 0: there are no more */
+    int64_t line;   /* where it begins, from 1 */
+};
 
 struct gr_record_reader {
     const char *path; /* borrowed */
-    FILE *file;
-    int64_t line;          /* of the next byte, from 1 */
-    int64_t record_line;   /* where the record begins */
-    bool is_array;         /* the file is one JSON array */
-    bool ended;            /* array: its ] was read */
-    int64_t records;       /* given out */
-    struct gr_buffer text; /* of the record */
-    char *place;           /* "FILE:LINE" of the record, for messages */
+    struct gr_file_map map;
+    int64_t at;      /* the next byte */
+    int64_t kept;    /* where what may stay in memory begins */
+    int64_t line;    /* of it */
+    bool is_array;   /* the file is one JSON array */
+    bool ended;      /* array: its ] was read */
+    int64_t records; /* given out */
 };
 
 /* Errors: ERR_NOT_FOUND, ERR_DATA naming the file. */
 gr_status gr_record_reader_open(struct gr_record_reader *reader, const char *path);
-/* *record: the next object, the caller's to json_decref; NULL at the end.  Blank lines are skipped;
- * a file without a record is an error.  Errors: ERR_DATA at FILE:LINE (broken JSON, bad UTF-8, not
- * an object, anything after the array's end). */
-gr_status gr_record_reader_next(struct gr_record_reader *reader, json_t **record);
+/* *text: the next record.  Blank lines are skipped; a file without a record is an error.
+ * Errors: ERR_DATA at FILE:LINE (an array without end, anything after it). */
+gr_status gr_record_reader_next(struct gr_record_reader *reader, struct gr_record_text *text);
+/* *record: the object that the text is, the caller's to json_decref.  `place` is its FILE:LINE.
+ * Errors: ERR_DATA there (broken JSON, bad UTF-8, not an object). */
+gr_status gr_record_parse(json_t **record, const struct gr_record_reader *reader,
+                          const struct gr_record_text *text, const char *place);
+/* What was read up to here is not needed any more: it need not stay in memory. */
+void gr_record_reader_forget(struct gr_record_reader *reader);
 void gr_record_reader_close(struct gr_record_reader *reader);
 
 #endif

@@ -1,27 +1,24 @@
-/* Records to documents: encode, mask, cut, count.  See records.h. */
+/* Records to documents: batches of records from the reader, shared out among threads, counted and
+ * given to the sink in the order of the file.  See records.h; what one record becomes is in
+ * record_encoder.c. */
 #include "data/records.h"
 
 #include "data/chat.h"
+#include "data/record_encoder.h"
 #include "data/record_formats.h"
 #include "data/record_reader.h"
+#include "data/threads.h"
 #include "kernels/base/alloc.h"
 
+#include <stdatomic.h>
 #include <string.h>
 
-#define TOO_LONG_LIST(X)                                                                           \
-    X(TRUNCATE, "truncate")                                                                        \
-    X(DROP, "drop")                                                                                \
-    X(ERROR, "error")
-
-enum too_long {
-#define X(name, words) TOO_LONG_##name,
-    TOO_LONG_LIST(X)
-#undef X
-};
+/* A batch ends with the record that fills it: that is what memory holds beside one long record. */
+enum { BATCH_RECORDS_PER_THREAD = 256, BATCH_BYTES_PER_THREAD = 1 << 18 };
 
 static const char *const too_long_names[] = {
 #define X(name, words) words,
-    TOO_LONG_LIST(X)
+    GR_TOO_LONG_LIST(X)
 #undef X
 };
 static const char *const loss_on_names[] = {
@@ -32,19 +29,21 @@ static const char *const loss_on_names[] = {
 
 /* One reading of a list of files. */
 struct reading {
-    const struct gr_tokenizer *tokenizer;
     const struct gr_records_options *options;
     const struct gr_document_sink *sink;
     const struct gr_record_format *asked; /* data.format; NULL: auto */
-    enum too_long too_long;
-    enum gr_loss_on loss_on;
-    int64_t eos; /* -1: none */
-    struct gr_record_context context;
-    struct gr_encoding encoding;
-    uint32_t *tokens; /* [capacity] of the record at hand */
-    uint8_t *labels;
-    int64_t capacity;
-    struct gr_source *source; /* counts of the file at hand */
+    struct gr_record_settings settings;   /* of the file at hand */
+    struct gr_record_reader reader;
+    struct gr_source *source; /* its counts */
+    struct gr_buffer ignored; /* keys no reader looked at, in all of it */
+    /* the batch */
+    struct gr_record_text *text; /* [most] */
+    struct gr_encoded_record *encoded;
+    int64_t count, most;
+    struct gr_record_encoder *encoder; /* [threads] */
+    int threads;
+    atomic_int encoders_taken;
+    _Atomic int64_t next; /* record that no thread has taken yet */
 };
 
 static gr_status choose(int *index, const char *key, const char *value, const char *const *names,
@@ -72,9 +71,9 @@ static gr_status check_options(struct reading *r)
     GR_CHECK(o->max_length >= 1 && o->max_length <= INT32_MAX, "max_length %lld",
              (long long)o->max_length);
     GR_TRY(choose(&index, "data.too_long", o->too_long, too_long_names, GR_COUNT(too_long_names)));
-    r->too_long = (enum too_long)index;
+    r->settings.too_long = (enum gr_too_long)index;
     GR_TRY(choose(&index, "data.loss_on", o->loss_on, loss_on_names, GR_COUNT(loss_on_names)));
-    r->loss_on = (enum gr_loss_on)index;
+    r->settings.loss_on = (enum gr_loss_on)index;
     r->asked = gr_record_format_find(o->format);
     if (r->asked == NULL && strcmp(o->format, "auto") != 0) {
         status = gr_fail(GR_ERR_USAGE, "data.format", NULL, "no such format (found %s)", o->format);
@@ -86,166 +85,172 @@ out:
 
 /* The format of a file, from its first record; a chat format is chosen when the first conversation
  * needs one. */
-static gr_status begin_file(struct reading *r, const struct gr_record_format **format,
-                            const json_t *record)
+static gr_status choose_format(struct reading *r, const json_t *record, const char *place)
 {
+    struct gr_record_settings *s = &r->settings;
     gr_status status = GR_OK;
 
-    *format = r->asked;
-    if (*format == NULL)
-        GR_TRY(gr_record_format_detect(format, record, r->context.place));
-    if ((*format)->chat && r->context.chat.format == NULL)
-        GR_TRY(gr_chat_choose(&r->context.chat, r->options->chat_format, r->tokenizer));
-    if (!(*format)->chat && r->eos < 0)
+    s->format = r->asked;
+    if (s->format == NULL)
+        GR_TRY(gr_record_format_detect(&s->format, record, place));
+    if (s->format->chat && s->chat.format == NULL)
+        GR_TRY(gr_chat_choose(&s->chat, r->options->chat_format, s->tokenizer));
+    if (!s->format->chat && s->eos < 0)
         status =
             gr_fail(GR_ERR_DATA, "tokenizer_config.json",
                     "give eos_token there, or eos_token_id in config.json",
-                    "the model has no EOS, which ends a document of format %s", (*format)->name);
+                    "the model has no EOS, which ends a document of format %s", s->format->name);
 out:
     return status;
 }
 
-static gr_status check_bos(const struct reading *r, int64_t count)
+static gr_status begin_file(struct reading *r, const struct gr_record_text *first)
 {
-    int64_t bos = gr_tokenizer_bos(r->tokenizer);
+    char *place = gr_format("%s:%lld", r->reader.path, (long long)first->line);
+    json_t *record = NULL;
+    gr_status status;
 
-    for (int64_t i = 0; i + 1 < count; i++)
-        if (bos >= 0 && r->tokens[i] == bos && r->tokens[i + 1] == bos)
-            return gr_fail(GR_ERR_DATA, r->context.place,
-                           "take the BOS out of the data: the template or the tokenizer adds it",
-                           "two BOS tokens in a row (found %s twice at token %lld)",
-                           gr_tokenizer_bos_text(r->tokenizer), (long long)i);
-    return GR_OK;
+    GR_TRY(gr_record_parse(&record, &r->reader, first, place));
+    GR_TRY(choose_format(r, record, place));
+out:
+    json_decref(record);
+    gr_free(place);
+    return status;
 }
 
-/* tokens, labels <- the rendered record; *count of them. */
-static gr_status encode(struct reading *r, const struct gr_record_format *format, int64_t *count)
+static void end_file(struct reading *r)
 {
-    const struct gr_chat_text *text = &r->context.text;
-    enum gr_loss_on loss_on = format->all_supervised ? GR_LOSS_ON_ALL : r->loss_on;
+    gr_source_set(&r->source->format, r->settings.format->name);
+    if (r->settings.format->chat)
+        gr_source_set(&r->source->chat_format, gr_chat_name(&r->settings.chat));
+    if (r->ignored.length > 0)
+        gr_source_set(&r->source->ignored, r->ignored.data);
+}
+
+/* The next records of the file; none at its end.  A failure comes behind those that were read. */
+static gr_status fill(struct reading *r)
+{
+    int64_t bytes = 0;
     gr_status status = GR_OK;
-    int64_t n;
 
-    GR_TRY(gr_tokenizer_encode(r->tokenizer, &r->encoding,
-                               text->text.data == NULL ? "" : text->text.data, text->text.length,
-                               !format->chat));
-    n = r->encoding.count;
-    if (n + 1 > r->capacity) {
-        r->capacity = 2 * (n + 1);
-        r->tokens = gr_realloc(r->tokens, r->capacity, sizeof *r->tokens);
-        r->labels = gr_realloc(r->labels, r->capacity, sizeof *r->labels);
+    for (r->count = 0; r->count < r->most && bytes < r->threads * BATCH_BYTES_PER_THREAD;) {
+        struct gr_record_text *text = &r->text[r->count];
+
+        GR_TRY(gr_record_reader_next(&r->reader, text));
+        if (text->length == 0)
+            break;
+        bytes += text->length;
+        r->count++;
     }
-    memcpy(r->tokens, r->encoding.ids, (size_t)n * sizeof *r->tokens);
-    gr_chat_label(r->labels, &r->encoding, text, loss_on);
-    GR_TRY(check_bos(r, n));
-    if (!format->chat) {
-        if (n == 0 || r->tokens[n - 1] != r->eos)
-            r->tokens[n++] = (uint32_t)r->eos;
-        r->labels[n - 1] = 1;
-    }
-    *count = n;
 out:
     return status;
 }
 
-static bool has_label(const uint8_t *labels, int64_t count)
+static void encode_some(void *context)
 {
-    for (int64_t i = 1; i < count; i++) /* a document's first token is never a target */
-        if (labels[i] != 0)
-            return true;
-    return false;
+    struct reading *r = context;
+    struct gr_record_encoder *encoder = &r->encoder[atomic_fetch_add(&r->encoders_taken, 1)];
+    int64_t i;
+
+    gr_record_encoder_clear(encoder);
+    while ((i = atomic_fetch_add(&r->next, 1)) < r->count)
+        gr_record_encode(&r->encoded[i], encoder, &r->settings, &r->reader, &r->text[i]);
 }
 
-static gr_status add_record(struct reading *r, const struct gr_record_format *format,
-                            const json_t *record, int32_t number)
+static gr_status give(struct reading *r, const struct gr_encoded_record *e, int32_t number)
 {
-    int64_t limit = r->options->max_length, count = 0;
+    const struct gr_record_encoder *encoder = e->encoder;
+    struct gr_source *source = r->source;
+
+    if (e->status != GR_OK) {
+        gr_error_put(e->error);
+        return e->status;
+    }
+    source->records++;
+    gr_record_ignored_add(&r->ignored, e->ignored.data);
+    source->dropped_long += e->dropped_long;
+    source->dropped_bare += e->dropped_bare;
+    if (e->count == 0)
+        return GR_OK;
+    source->cut += e->cut;
+    source->documents++;
+    source->tokens += e->count;
+    for (int64_t i = 0; i < e->count; i++)
+        source->supervised += encoder->labels[e->offset + i];
+    return r->sink->add(r->sink->context, encoder->tokens + e->offset, encoder->labels + e->offset,
+                        (int32_t)e->count, number);
+}
+
+static gr_status run_batch(struct reading *r, int32_t number)
+{
+    int threads = r->count < r->threads ? (int)r->count : r->threads;
     gr_status status = GR_OK;
-    bool too_long;
 
-    r->source->records++;
-    GR_TRY(gr_record_format_read(format, &r->context, record));
-    GR_TRY(encode(r, format, &count));
-    too_long = count > limit;
-    if (too_long && r->too_long == TOO_LONG_ERROR)
-        return gr_fail(GR_ERR_DATA, r->context.place,
-                       "raise data.max_length, or set data.too_long to truncate or drop",
-                       "the record is too long (found %lld tokens, expected at most %lld)",
-                       (long long)count, (long long)limit);
-    if (too_long && r->too_long == TOO_LONG_DROP) {
-        r->source->dropped_long++;
-        goto out;
-    }
-    if (too_long)
-        count = limit;
-    if (!has_label(r->labels, count)) {
-        r->source->dropped_bare++;
-        goto out;
-    }
-    r->labels[0] = 0;
-    r->source->cut += too_long;
-    r->source->documents++;
-    r->source->tokens += count;
-    for (int64_t i = 0; i < count; i++)
-        r->source->supervised += r->labels[i];
-    status = r->sink->add(r->sink->context, r->tokens, r->labels, (int32_t)count, number);
+    if (r->count == 0)
+        return GR_OK;
+    if (r->settings.format == NULL)
+        GR_TRY(begin_file(r, &r->text[0]));
+    atomic_store(&r->next, 0);
+    atomic_store(&r->encoders_taken, 0);
+    gr_run_threads(threads, encode_some, r);
+    for (int64_t i = 0; i < r->count; i++)
+        GR_TRY(give(r, &r->encoded[i], number));
+    gr_record_reader_forget(&r->reader);
 out:
     return status;
-}
-
-static void end_file(struct reading *r, const struct gr_record_format *format)
-{
-    gr_source_set(&r->source->format, format->name);
-    if (format->chat)
-        gr_source_set(&r->source->chat_format, gr_chat_name(&r->context.chat));
-    if (r->context.ignored.length > 0)
-        gr_source_set(&r->source->ignored, r->context.ignored.data);
-    gr_buffer_clear(&r->context.ignored);
 }
 
 static gr_status read_file(struct reading *r, const char *path, int32_t number)
 {
-    const struct gr_record_format *format = NULL;
-    struct gr_record_reader reader = {0};
-    json_t *record = NULL;
     gr_status status = GR_OK;
 
-    GR_TRY(gr_record_reader_open(&reader, path));
-    for (;;) {
-        json_decref(record);
-        GR_TRY(gr_record_reader_next(&reader, &record));
-        if (record == NULL)
-            break;
-        r->context.place = reader.place;
-        if (format == NULL)
-            GR_TRY(begin_file(r, &format, record));
-        GR_TRY(add_record(r, format, record, number));
-    }
-    end_file(r, format);
+    r->settings.format = NULL;
+    gr_buffer_clear(&r->ignored);
+    GR_TRY(gr_record_reader_open(&r->reader, path));
+    do {
+        gr_status reading = fill(r);
+        struct gr_error error = gr_error_take();
+
+        GR_TRY(run_batch(r, number));
+        status = reading;
+        if (status != GR_OK)
+            gr_error_put(&error);
+    } while (status == GR_OK && r->count > 0);
+    if (status == GR_OK)
+        end_file(r);
 out:
-    json_decref(record);
-    gr_record_reader_close(&reader);
+    gr_record_reader_close(&r->reader);
     return status;
 }
 
 static void release(struct reading *r)
 {
-    gr_record_context_release(&r->context);
-    gr_encoding_release(&r->encoding);
-    gr_free(r->tokens);
-    gr_free(r->labels);
+    for (int64_t i = 0; i < r->most; i++)
+        gr_encoded_record_release(&r->encoded[i]);
+    for (int i = 0; i < r->threads; i++)
+        gr_record_encoder_release(&r->encoder[i]);
+    gr_free(r->text);
+    gr_free(r->encoded);
+    gr_free(r->encoder);
+    gr_buffer_release(&r->ignored);
 }
 
 gr_status gr_records_stream(const struct gr_document_sink *sink, struct gr_sources *sources,
                             const struct gr_tokenizer *tokenizer, const char *const *files,
                             int64_t count, const struct gr_records_options *options)
 {
-    struct reading r = {.tokenizer = tokenizer,
-                        .options = options,
+    struct reading r = {.options = options,
                         .sink = sink,
-                        .eos = gr_records_eos(tokenizer, options)};
+                        .threads = options->threads < 1 ? 1 : options->threads,
+                        .settings = {.tokenizer = tokenizer,
+                                     .max_length = options->max_length,
+                                     .eos = gr_records_eos(tokenizer, options)}};
     gr_status status = GR_OK;
 
+    r.most = (int64_t)r.threads * BATCH_RECORDS_PER_THREAD;
+    r.text = GR_NEW_ARRAY(struct gr_record_text, r.most);
+    r.encoded = GR_NEW_ARRAY(struct gr_encoded_record, r.most);
+    r.encoder = GR_NEW_ARRAY(struct gr_record_encoder, r.threads);
     GR_TRY(check_options(&r));
     for (int64_t i = 0; i < count; i++) {
         r.source = gr_sources_add(sources, files[i]);
@@ -264,29 +269,26 @@ int64_t gr_records_eos(const struct gr_tokenizer *tokenizer,
     return eos < 0 ? options->fallback_eos : eos;
 }
 
+struct keeping {
+    struct gr_documents *documents;
+    int32_t first_source;
+};
+
 static gr_status keep(void *context, const uint32_t *tokens, const uint8_t *labels, int32_t length,
                       int32_t source)
 {
-    gr_documents_add(context, tokens, labels, length, source);
+    const struct keeping *k = context;
+
+    gr_documents_add(k->documents, tokens, labels, length, k->first_source + source);
     return GR_OK;
 }
 
-gr_status gr_records_read(struct gr_documents *documents, const struct gr_tokenizer *tokenizer,
-                          const char *const *files, int64_t count,
-                          const struct gr_records_options *options)
+gr_status gr_records_read(struct gr_documents *documents, struct gr_sources *sources,
+                          const struct gr_tokenizer *tokenizer, const char *const *files,
+                          int64_t count, const struct gr_records_options *options)
 {
-    const struct gr_document_sink sink = {.context = documents, .add = keep};
-    struct gr_sources sources = {0};
-    gr_status status = GR_OK;
+    struct keeping keeping = {.documents = documents, .first_source = (int32_t)sources->count};
+    const struct gr_document_sink sink = {.context = &keeping, .add = keep};
 
-    status = gr_records_stream(&sink, &sources, tokenizer, files, count, options);
-    for (int64_t i = 0; i < sources.count; i++)
-        gr_documents_count(documents, &sources.item[i]);
-    GR_TRY(status);
-    for (int64_t i = 0; i < sources.count; i++)
-        gr_source_note(&sources.item[i], options->max_length);
-    GR_TRY(gr_sources_check_learned(&sources, options->max_length));
-out:
-    gr_sources_release(&sources);
-    return status;
+    return gr_records_stream(&sink, sources, tokenizer, files, count, options);
 }

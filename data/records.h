@@ -1,6 +1,7 @@
 /* Data files to tokenized documents: JSONL (or one JSON array) whose records are texts,
- * conversations, or prompts with completions.  Streams: memory holds one record at a time.
- * The token store and `graft data` call it; packing and batches come after (loader.h). */
+ * conversations, or prompts with completions.  Streams: memory holds a few records at a time,
+ * encoded by several threads and given out in the order of the file. The token store and `graft
+ * data` call it; packing and batches come after (loader.h). */
 #ifndef GR_DATA_RECORDS_H
 #define GR_DATA_RECORDS_H
 
@@ -16,6 +17,7 @@ struct gr_records_options {
     const char *loss_on;     /* assistant | all | last_turn */
     int64_t max_length;      /* T: tokens of a document */
     int64_t fallback_eos;    /* of config.json: used where the tokenizer has no EOS; -1: none */
+    int threads;             /* that encode at once; documents do not depend on it; 0: one */
 };
 
 /* The EOS that ends documents: the tokenizer's, else the fallback; -1: none. */
@@ -38,10 +40,9 @@ gr_status gr_records_stream(const struct gr_document_sink *sink, struct gr_sourc
                             const struct gr_tokenizer *tokenizer, const char *const *files,
                             int64_t count, const struct gr_records_options *options);
 
-/* The same into memory: appends to `documents`, and says in a note for each file what was read.
- * Errors: ERR_DATA too when no token at all is supervised. */
-gr_status gr_records_read(struct gr_documents *documents, const struct gr_tokenizer *tokenizer,
-                          const char *const *files, int64_t count,
-                          const struct gr_records_options *options);
+/* The same into memory: appends to `documents`, whose `source` counts on from those there are. */
+gr_status gr_records_read(struct gr_documents *documents, struct gr_sources *sources,
+                          const struct gr_tokenizer *tokenizer, const char *const *files,
+                          int64_t count, const struct gr_records_options *options);
 
 #endif

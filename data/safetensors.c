@@ -331,11 +331,6 @@ const void *gr_safetensors_data(const struct gr_safetensors *file,
     return file->map.data + entry->offset;
 }
 
-const char *gr_safetensors_metadata(const struct gr_safetensors *file, const char *key)
-{
-    return json_string_value(json_object_get(json_object_get(file->json, METADATA_KEY), key));
-}
-
 /* ---- writing ---------------------------------------------------------------------------- */
 
 int64_t gr_safetensors_item_bytes(const struct gr_safetensors_item *item)

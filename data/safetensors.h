@@ -25,13 +25,14 @@ struct gr_safetensors {
     bool is_borrowed;                   /* the bytes are the caller's */
     struct gr_safetensors_entry *entry; /* [count] sorted by name */
     int64_t count;
-    void *json; /* owns names */
+    void *json; /* the header: owns names */
 };
 
 /* Maps and checks a file: header, dtypes, shapes, and that the tensors fill the file without hole
  * or overlap.  Errors: ERR_DATA / ERR_NOT_FOUND naming file and tensor. */
 gr_status gr_safetensors_open(struct gr_safetensors *file, const char *path);
-/* The same for a file that is in memory already and stays there; `place` names it in messages. */
+/* The same for a file that is in memory already and stays there; `place` names it in messages.
+ * Errors: ERR_DATA. */
 gr_status gr_safetensors_parse(struct gr_safetensors *file, const void *bytes, int64_t count,
                                const char *place);
 void gr_safetensors_close(struct gr_safetensors *file);
@@ -40,8 +41,6 @@ const struct gr_safetensors_entry *gr_safetensors_find(const struct gr_safetenso
                                                        const char *name);
 const void *gr_safetensors_data(const struct gr_safetensors *file,
                                 const struct gr_safetensors_entry *entry);
-/* The string of __metadata__ under `key`, NULL if none. */
-const char *gr_safetensors_metadata(const struct gr_safetensors *file, const char *key);
 
 /* One tensor to write: host memory, contiguous. */
 struct gr_safetensors_item {

@@ -17,7 +17,8 @@ enum gr_show_style {
 gr_status gr_show_document(struct gr_buffer *text, const struct gr_tokenizer *tokenizer,
                            const struct gr_documents *documents, int64_t number,
                            enum gr_show_style style);
-/* Appends the documents of the first pack of a batch, each under a line with its counts. */
+/* Appends the documents of the first pack of a batch, each under a line with its counts.  Errors:
+ * as above. */
 gr_status gr_show_first_pack(struct gr_buffer *text, const struct gr_tokenizer *tokenizer,
                              const struct gr_batch *batch, int64_t micro_batch_size,
                              enum gr_show_style style);

@@ -1,6 +1,5 @@
-/* A folder that appears whole or not at all: its files are written beside the place it gets,
- * synced, and renamed into it together.  For results too large for one buffer; objects that share a
- * folder with others are the store's (data/store/). */
+/* A folder that appears whole or not at all: its files are written beside the place it gets
+ * (staging.h), synced, and renamed into it together. */
 #ifndef GR_DATA_STAGED_FOLDER_H
 #define GR_DATA_STAGED_FOLDER_H
 
@@ -10,8 +9,8 @@
 
 struct gr_staged_folder;
 
-/* Begins PATH.partial; what an interrupted earlier try left there goes.  Errors: ERR_USAGE when
- * `path` exists or cannot be made there. */
+/* Begins it; what interrupted earlier tries left goes, what others are writing for the same path
+ * does not.  Errors: ERR_USAGE when `path` exists or cannot be made there. */
 gr_status gr_staged_folder_create(struct gr_staged_folder **folder, const char *path);
 /* Ends the file before, if any, and begins `name` (no slash). */
 gr_status gr_staged_folder_begin(struct gr_staged_folder *folder, const char *name);

@@ -240,34 +240,19 @@ static gr_status read_store(struct gr_documents *documents, struct gr_sources *s
     return status;
 }
 
-struct reading {
-    struct gr_documents *documents;
-    int32_t first_source;
-};
-
-static gr_status keep(void *context, const uint32_t *tokens, const uint8_t *labels, int32_t length,
-                      int32_t source)
-{
-    struct reading *r = context;
-
-    gr_documents_add(r->documents, tokens, labels, length, r->first_source + source);
-    return GR_OK;
-}
-
 /* Without the cache. */
 static gr_status read_text(struct gr_documents *documents, struct gr_sources *sources,
                            struct entry *e)
 {
-    struct reading reading = {.documents = documents, .first_source = (int32_t)sources->count};
-    const struct gr_document_sink sink = {.context = &reading, .add = keep};
     const struct gr_token_request *request = e->request;
+    int64_t first = sources->count;
     gr_status status = GR_OK;
 
-    GR_TRY(gr_records_stream(&sink, sources, request->tokenizer, e->files->path, e->files->count,
-                             request->options));
+    GR_TRY(gr_records_read(documents, sources, request->tokenizer, e->files->path, e->files->count,
+                           request->options));
     GR_TRY(gr_data_files_check(e->files));
     for (int64_t i = 0; i < e->files->count; i++)
-        gr_source_set(&sources->item[reading.first_source + i].sha256, e->files->sha256[i]);
+        gr_source_set(&sources->item[first + i].sha256, e->files->sha256[i]);
 out:
     return status;
 }

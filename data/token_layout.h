@@ -11,7 +11,9 @@
 #define GR_DATA_TOKEN_LAYOUT_H
 
 #include "data/documents.h"
+#include "kernels/base/alloc.h"
 
+#include <errno.h>
 #include <hdf5.h>
 #include <stddef.h>
 
@@ -53,6 +55,14 @@ static inline void gr_hdf5_begin(void)
 {
     H5dont_atexit();
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+}
+
+/* Behind calls before which errno was 0: HDF5 leaves its memory in disorder where it lacked some,
+ * and not every call says so; the program ends. */
+static inline void gr_hdf5_check_memory(void)
+{
+    if (errno == ENOMEM)
+        gr_no_memory("HDF5 asked");
 }
 
 /* Locks of files are no business of HDF5's: a file is written once, under a name of its own. */

@@ -275,6 +275,7 @@ gr_status gr_token_file_read(struct gr_documents *documents, struct gr_sources *
     hid_t access = -1, file = -1;
 
     *settings = NULL;
+    errno = 0;
     GR_TRY(check_hash(path, hex));
     gr_hdf5_begin();
     access = gr_hdf5_access();
@@ -293,6 +294,7 @@ gr_status gr_token_file_read(struct gr_documents *documents, struct gr_sources *
         count_own_source(&own.item[0], &before, documents);
     gr_sources_move(sources, &own);
 out:
+    gr_hdf5_check_memory();
     if (status != GR_OK) {
         json_decref(*settings);
         *settings = NULL;

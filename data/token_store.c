@@ -1,15 +1,15 @@
 /* From text files to a store, and from a store to documents that fit.  See token_store.h. */
 #include "data/token_store.h"
 
-#include "data/store/file_error.h"
+#include "data/staging.h"
 #include "data/store/store.h"
 #include "kernels/base/alloc.h"
 #include "kernels/base/failpoint.h"
+#include "kernels/base/files.h"
 
-#include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define HINT_PREPARE "prepare it again with this configuration: graft data prepare"
 
@@ -98,30 +98,24 @@ gr_status gr_token_store_export(struct gr_sources *sources, const char *path,
                                 const struct gr_data_files *files)
 {
     gr_status status = GR_OK;
-    const char *slash = strrchr(path, '/'), *name = slash == NULL ? path : slash + 1;
-    char *folder = slash == NULL ? gr_strdup(".")
-                                 : gr_strndup(path, (size_t)(slash > path ? slash - path : 1));
-    char *temporary = gr_format("%s/.tmp-%ld-%s", folder, (long)getpid(), name);
-    char *beside = gr_format("%s.sha256", name), *line = NULL;
+    const char *name = gr_path_name(path);
+    char *folder = gr_path_folder(path), *beside = gr_format("%s.sha256", name), *line = NULL;
     char hex[GR_SHA256_HEX_BYTES];
     struct gr_store *store = NULL;
+    struct gr_staging *staging = NULL;
     bool is_place = false;
 
-    GR_TRY(gr_store_open(&store, folder));
-    unlink(temporary); /* of a process that had our number */
-    GR_TRY(gr_token_store_make(hex, sources, &is_place, temporary, request, files));
+    GR_TRY(gr_staging_create(&staging, path, false));
+    GR_TRY(gr_token_store_make(hex, sources, &is_place, gr_staging_path(staging), request, files));
     GR_TRY(gr_failpoint(GR_FAILPOINT_TOKENS_WRITTEN));
-    if (rename(temporary, path) != 0) {
-        status = gr_file_error(path, "written", errno);
-        unlink(temporary);
-        goto out;
-    }
+    GR_TRY(gr_staging_commit(staging));
+    GR_TRY(gr_store_open(&store, folder));
     line = gr_format("%s  %s\n", hex, name);
     GR_TRY(store->ops->put(store, beside, line, (int64_t)strlen(line)));
 out:
+    gr_staging_destroy(staging);
     gr_store_close(store);
     gr_free(folder);
-    gr_free(temporary);
     gr_free(beside);
     gr_free(line);
     return status;
@@ -214,6 +208,25 @@ static gr_status check_foreign(const struct gr_documents *d, int64_t first, cons
                            (long long)(i - first), d->document[i].length,
                            (long long)options->max_length);
     return GR_OK;
+}
+
+gr_status gr_token_store_max_length(int64_t *max_length, const char *path)
+{
+    gr_status status = GR_OK;
+    struct gr_sources sources = {0};
+    char hex[GR_SHA256_HEX_BYTES];
+    json_t *settings = NULL;
+    const char *text;
+
+    *max_length = 0;
+    GR_TRY(read_hash_beside(hex, path));
+    GR_TRY(gr_token_file_read(NULL, &sources, &settings, path, hex));
+    text = json_string_value(json_object_get(settings, "max_length"));
+    *max_length = text == NULL ? 0 : strtoll(text, NULL, 10);
+out:
+    gr_sources_release(&sources);
+    json_decref(settings);
+    return status;
 }
 
 gr_status gr_token_store_load(struct gr_documents *documents, struct gr_sources *sources,

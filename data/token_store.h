@@ -62,6 +62,10 @@ gr_status gr_token_store_export(struct gr_sources *sources, const char *path,
                                 const struct gr_token_request *request,
                                 const struct gr_data_files *files);
 
+/* The data.max_length a store was made with, which a run on it must have; 0: it does not say.
+ * Errors: as gr_token_store_load's. */
+gr_status gr_token_store_max_length(int64_t *max_length, const char *path);
+
 /* Appends the documents of a store with FILE.sha256 beside it.  It must have been made with what
  * the request asks for; where data.format is "tokens" also one that does not say is taken.
  * Errors: ERR_DATA, ERR_NOT_FOUND. */

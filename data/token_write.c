@@ -42,6 +42,7 @@ const char *gr_token_store_library(void)
 static gr_status fail_write(struct gr_token_writer *w)
 {
     w->is_broken = true;
+    gr_hdf5_check_memory();
     return gr_file_error(w->path, "written", errno != 0 ? errno : EIO);
 }
 
@@ -130,11 +131,13 @@ gr_status gr_token_writer_create(struct gr_token_writer **writer, const char *pa
     bool made;
 
     *writer = NULL;
+    errno = 0;
     gr_hdf5_begin();
     access = gr_hdf5_access();
     w->path = gr_strdup(path);
     w->document_type = gr_token_document_type(true);
     w->document_file_type = gr_token_document_type(false);
+    gr_hdf5_check_memory();
     errno = 0;
     w->file = H5Fcreate(path, H5F_ACC_EXCL, H5P_DEFAULT, access);
     H5Pclose(access);
@@ -208,6 +211,7 @@ gr_status gr_token_writer_finish(struct gr_token_writer *w, char hex[GR_SHA256_H
     errno = 0;
     done = flush(&w->tokens) && flush(&w->labels) && flush(&w->documents) &&
            write_about(w, settings, sources) && close_file(w);
+    gr_hdf5_check_memory();
     if (!done)
         return fail_write(w);
     fd = open(w->path, O_RDONLY | O_CLOEXEC);

@@ -32,6 +32,7 @@ struct part {
     const struct gr_model_tensor *tensor;
     int64_t elements;
     bool converted;
+    enum gr_dtype dtype; /* that it has now */
     int64_t offset;      /* converted: of its first byte in the shared memory */
     int64_t first_block; /* blocks of all parts before it */
 };
@@ -54,11 +55,19 @@ static int64_t part_blocks(const struct part *part)
 
 /* ---- what goes where -------------------------------------------------------------------- */
 
+/* A matrix of bf16 is widened where it is used: exact, and cheaper than reading it as f32.  A
+ * header of odd length leaves data at addresses that no number may have. */
+static bool is_kept(const struct gr_safetensors_entry *entry, enum gr_dtype dtype)
+{
+    bool is_usable = entry->dtype == dtype || (entry->dtype == GR_BF16 && entry->ndim == 2);
+
+    return is_usable && entry->offset % gr_dtype_bytes(entry->dtype) == 0;
+}
+
 static gr_status plan_part(struct gr_weights_host *w, struct part *part,
                            const struct gr_model_files *model, const char *name)
 {
     const struct gr_safetensors_entry *entry = NULL;
-    int64_t element = gr_dtype_bytes(w->dtype);
 
     part->tensor = gr_model_files_find(model, name);
     if (part->tensor == NULL)
@@ -74,12 +83,13 @@ static gr_status plan_part(struct gr_weights_host *w, struct part *part,
                        "F16)",
                        entry->name, entry->dtype_name);
     part->elements = entry->bytes / gr_dtype_bytes(entry->dtype);
-    /* A header of odd length leaves data at addresses that no number may have. */
     part->first_block = w->blocks;
-    part->converted = entry->dtype != w->dtype || entry->offset % element != 0;
+    part->converted = !is_kept(entry, w->dtype);
+    part->dtype = part->converted ? w->dtype : entry->dtype;
     if (part->converted) {
         part->offset = w->bytes;
-        w->bytes += (gr_mul(part->elements, element) + ALIGN_BYTES - 1) / ALIGN_BYTES * ALIGN_BYTES;
+        w->bytes += (gr_mul(part->elements, gr_dtype_bytes(w->dtype)) + ALIGN_BYTES - 1) /
+                    ALIGN_BYTES * ALIGN_BYTES;
         w->blocks += part_blocks(part);
     }
     return GR_OK;
@@ -308,13 +318,38 @@ const void *gr_weights_host_data(const struct gr_weights_host *weights, int64_t 
     return (const unsigned char *)weights->shared + part->offset;
 }
 
-gr_status gr_weights_host_measure(int64_t *bytes, const struct gr_model_files *model,
-                                  const char *const *name, int64_t count, enum gr_dtype dtype)
+enum gr_dtype gr_weights_host_dtype(const struct gr_weights_host *weights, int64_t i)
+{
+    GR_CHECK(i >= 0 && i < weights->count, "%" PRId64, i);
+    return weights->part[i].dtype;
+}
+
+void gr_weights_host_expect(const struct gr_weights_host *weights, int64_t i, int64_t begin,
+                            int64_t end)
+{
+    const struct part *part = &weights->part[i];
+    int64_t offset = part->tensor->entry->offset;
+
+    if (!part->converted)
+        gr_file_map_expect(&part->tensor->file->map, offset + begin, offset + end);
+}
+
+int64_t gr_weights_host_converted_bytes(const struct gr_weights_host *weights)
+{
+    return weights->bytes;
+}
+
+gr_status gr_weights_host_measure(int64_t *converted, int64_t *mapped,
+                                  const struct gr_model_files *model, const char *const *name,
+                                  int64_t count, enum gr_dtype dtype)
 {
     struct gr_weights_host w = {.dtype = dtype};
     gr_status status = plan(&w, model, name, count);
 
-    *bytes = w.bytes;
+    *converted = w.bytes;
+    *mapped = 0;
+    for (int64_t i = 0; i < count && status == GR_OK; i++)
+        *mapped += w.part[i].converted ? 0 : w.part[i].elements * gr_dtype_bytes(w.part[i].dtype);
     gr_free(w.part);
     return status;
 }

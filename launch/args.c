@@ -5,6 +5,7 @@
 #include "kernels/base/nearest.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -96,7 +97,40 @@ static bool is_number_for(const struct gr_option *option, const char *text)
     return *end == '\0' && value >= option->least && value <= option->most;
 }
 
-static gr_status add_value(struct gr_args *args, int64_t index, const char *value)
+/* "-o" or "--output", as it was typed. */
+static int name_length(const char *shown)
+{
+    return shown[1] == '-' ? (int)strcspn(shown, "=") : 2;
+}
+
+/* 1000000 and 0.5; %g writes 1e+06. */
+static void write_bound(char text[32], double bound)
+{
+    snprintf(text, 32, bound == floor(bound) && fabs(bound) < 1e16 ? "%.0f" : "%g", bound);
+}
+
+static gr_status fail_range(const struct gr_args *args, const struct gr_option *option,
+                            const char *shown, const char *value)
+{
+    char least[32], most[32];
+
+    write_bound(least, option->least);
+    write_bound(most, option->most);
+    return gr_fail(GR_ERR_USAGE, args->command->name, NULL,
+                   "%.*s is wrong (found %s, expected %s from %s to %s)", name_length(shown), shown,
+                   value, option->kind == GR_OPTION_INTEGER ? "an integer" : "a number", least,
+                   most);
+}
+
+/* An empty text is one; an empty path is a variable that was not set. */
+static bool may_be_empty(const struct gr_option *option)
+{
+    return option->kind == GR_OPTION_FLAG || strcmp(option->value, "TEXT") == 0;
+}
+
+/* shown: the option as it stands in argv. */
+static gr_status add_value(struct gr_args *args, int64_t index, const char *shown,
+                           const char *value)
 {
     const struct gr_option *option = &args->command->options[index];
     bool is_number = option->kind == GR_OPTION_INTEGER || option->kind == GR_OPTION_REAL;
@@ -106,10 +140,11 @@ static gr_status add_value(struct gr_args *args, int64_t index, const char *valu
                        "--%s stands twice (found %s and %s, expected one value)", option->name,
                        args->given[index].item[0], value);
     if (is_number && !is_number_for(option, value))
-        return gr_fail(GR_ERR_USAGE, args->command->name, NULL,
-                       "--%s is wrong (found %s, expected %s from %g to %g)", option->name, value,
-                       option->kind == GR_OPTION_INTEGER ? "an integer" : "a number", option->least,
-                       option->most);
+        return fail_range(args, option, shown, value);
+    if (value[0] == '\0' && !may_be_empty(option))
+        return gr_fail(GR_ERR_USAGE, args->command->name, "a variable of the shell may be unset",
+                       "%.*s is empty (found nothing, expected %s)", name_length(shown), shown,
+                       option->value);
     values_add(&args->given[index], value);
     return GR_OK;
 }
@@ -134,10 +169,10 @@ static gr_status read_option(struct gr_args *args, int argc, char **argv, int *i
         if (attached != NULL)
             return gr_fail(GR_ERR_USAGE, args->command->name, NULL,
                            "--%s takes no value (found %s)", option->name, attached);
-        return add_value(args, index, "");
+        return add_value(args, index, shown, "");
     }
     if (attached != NULL)
-        return add_value(args, index, attached);
+        return add_value(args, index, shown, attached);
     if (*i + 1 >= argc || strncmp(argv[*i + 1], "--", 2) == 0) {
         gr_fail(GR_ERR_USAGE, args->command->name, NULL,
                 "--%s has no value (found %s, expected %s)", option->name,
@@ -146,7 +181,16 @@ static gr_status read_option(struct gr_args *args, int argc, char **argv, int *i
         return GR_ERR_USAGE;
     }
     (*i)++;
-    return add_value(args, index, argv[*i]);
+    return add_value(args, index, shown, argv[*i]);
+}
+
+/* Long usages have lines of their own, for which a hint is no place. */
+static void hint_usage(const struct gr_command *command)
+{
+    if (strchr(command->usage, '\n') == NULL)
+        gr_hint("usage: graft %s %s", command->name, command->usage);
+    else
+        gr_hint("graft %s --help shows what it takes", command->name);
 }
 
 static gr_status check_complete(const struct gr_args *args)
@@ -159,7 +203,7 @@ static gr_status check_complete(const struct gr_args *args)
         if (option->kind == GR_OPTION_REQUIRED && args->given[i].count == 0) {
             gr_fail(GR_ERR_USAGE, command->name, NULL,
                     "--%s is missing (found nothing, expected %s)", option->name, option->value);
-            gr_hint("usage: graft %s %s", command->name, command->usage);
+            hint_usage(command);
             return GR_ERR_USAGE;
         }
     }
@@ -167,14 +211,14 @@ static gr_status check_complete(const struct gr_args *args)
         gr_fail(GR_ERR_USAGE, command->name, NULL,
                 "an argument is missing (found %" PRId64 ", expected %" PRId64 ")",
                 args->positionals.count, command->least_positionals);
-        gr_hint("usage: graft %s %s", command->name, command->usage);
+        hint_usage(command);
         return GR_ERR_USAGE;
     }
     if (args->positionals.count > command->most_positionals) {
         gr_fail(GR_ERR_USAGE, command->name, NULL, "too many arguments (found %s, expected %s)",
                 args->positionals.item[command->most_positionals],
                 command->most_positionals == 0 ? "options alone" : "no more");
-        gr_hint("usage: graft %s %s", command->name, command->usage);
+        hint_usage(command);
         return GR_ERR_USAGE;
     }
     return GR_OK;

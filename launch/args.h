@@ -27,7 +27,7 @@ struct gr_option {
     const char *name; /* without dashes */
     char letter;      /* of -o; 0: none */
     enum gr_option_kind kind;
-    const char *value; /* what --help calls the value: "DIR" */
+    const char *value; /* what --help calls the value: "DIR"; only a "TEXT" may be empty */
     const char *help;
     double least, most; /* of INTEGER and REAL */
 };

@@ -14,6 +14,7 @@ extern const struct gr_command gr_cmd_eval;
 extern const struct gr_command gr_cmd_generate;
 extern const struct gr_command gr_cmd_init;
 extern const struct gr_command gr_cmd_merge;
+extern const struct gr_command gr_cmd_report;
 extern const struct gr_command gr_cmd_tokenize;
 extern const struct gr_command gr_cmd_train;
 extern const struct gr_command gr_cmd_version;

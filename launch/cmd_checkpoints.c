@@ -4,13 +4,13 @@
 
 #include "kernels/base/alloc.h"
 #include "launch/print_json.h"
+#include "launch/run_folder.h"
 #include "trainer/state/state.h"
 
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 
 static const struct gr_option options[] = {
@@ -183,25 +183,6 @@ static gr_status find_action(const struct action **action, const struct gr_args 
     return GR_OK;
 }
 
-/* Opening a store makes its folder, which a mistyped name should not. */
-static gr_status open_run(struct gr_store **store, const char *url)
-{
-    static const char scheme[] = "file://", hint[] = "give the run's output directory";
-    const char *path = strncmp(url, scheme, strlen(scheme)) == 0 ? url + strlen(scheme) : url;
-    char hash[GR_SHA256_HEX_BYTES];
-    struct stat info;
-    gr_status status = GR_OK;
-
-    if (strstr(path, "://") == NULL && stat(path, &info) != 0)
-        return gr_fail(GR_ERR_NOT_FOUND, url, hint, "there is no such directory");
-    GR_TRY(gr_store_open(store, url));
-    status = gr_state_run_hash(hash, *store);
-    if (status == GR_ERR_NOT_FOUND)
-        gr_hint("%s", hint);
-out:
-    return status;
-}
-
 static gr_status run(const struct gr_args *args)
 {
     gr_status status = GR_OK;
@@ -210,7 +191,7 @@ static gr_status run(const struct gr_args *args)
     char name[GR_CHECKPOINT_NAME_BYTES] = "";
 
     GR_TRY(find_action(&action, args));
-    GR_TRY(open_run(&store, gr_args_positional(args, 1)));
+    GR_TRY(gr_run_folder_open(&store, gr_args_positional(args, 1)));
     if (action->needs_checkpoint)
         GR_TRY(gr_state_find(name, store, gr_args_positional(args, 2)));
     GR_TRY(action->run(args, store, name));

@@ -1,6 +1,8 @@
 /* graft config: prints the configuration a run would have. */
 #include "launch/cmd.h"
 
+#include "kernels/base/env.h"
+#include "kernels/device.h"
 #include "trainer/config.h"
 #include "trainer/run/compute_dtype.h"
 
@@ -17,14 +19,17 @@ static const struct gr_option options[] = {
 static void print_auto_dtype(const struct gr_config *config)
 {
     enum gr_dtype dtype = GR_F32;
+    struct gr_device *dev = NULL;
 
     if (config->model == NULL || strcmp(config->device.dtype, "auto") != 0)
         return;
-    if (gr_compute_dtype_resolve(&dtype, config) == GR_OK)
+    if (gr_device_create(&dev, config->device.backend, 1, gr_env(GR_ENV_GRAFT_ISA)) == GR_OK &&
+        gr_compute_dtype_resolve(&dtype, config, dev) == GR_OK)
         printf("# device.dtype: auto is %s here; a run keeps what it began with\n",
                gr_compute_dtype_word(dtype));
     else
         printf("# device.dtype: auto is chosen once the model can be read\n");
+    gr_device_destroy(dev);
     gr_error_clear();
 }
 

@@ -90,8 +90,12 @@ static gr_status show(struct job *job)
     GR_TRY(load(job));
     if (is_eval && in->eval_sources.count > 0)
         sources = &in->eval_sources; /* else they are split from the training data */
+    if (is_eval && d->count == 0)
+        GR_TRY(
+            gr_fail(GR_ERR_USAGE, "--eval", "name files in data.eval, or set data.eval_split",
+                    "there is nothing to evaluate on (found no evaluation data, expected some)"));
     if (from >= d->count)
-        GR_TRY(gr_fail(GR_ERR_USAGE, is_eval ? "--eval" : "--from", NULL,
+        GR_TRY(gr_fail(GR_ERR_USAGE, "--from", NULL,
                        "there is no such document (found %lld, expected at most %lld)",
                        (long long)from + 1, (long long)d->count));
     for (int64_t i = from; i < d->count && i - from < count; i++)

@@ -3,6 +3,9 @@
 
 #include "kernels/base/alloc.h"
 #include "launch/model_args.h"
+#include "launch/print_json.h"
+#include "trainer/model/peft_files.h"
+#include "trainer/run/choices.h"
 #include "trainer/run/eval.h"
 #include "trainer/run/inputs.h"
 #include "trainer/run/rank_check.h"
@@ -19,21 +22,19 @@ static const struct gr_option options[] = {
 };
 
 /* JSON knows no infinity, and no NaN. */
-static void print_number(const char *name, double value)
+static json_t *number(double value)
 {
-    if (isfinite(value))
-        printf("\"%s\": %.17g, ", name, value);
-    else
-        printf("\"%s\": null, ", name);
+    return isfinite(value) ? json_real(value) : json_null();
 }
 
 static void print_json(const struct gr_sums *sums, double loss)
 {
-    printf("{");
-    print_number("eval_loss", loss);
-    print_number("perplexity", exp(loss));
-    printf("\"supervised_tokens\": %lld, \"tokens\": %lld}\n", (long long)sums->supervised,
-           (long long)sums->tokens);
+    json_t *object = json_pack("{s:o, s:o, s:I, s:I}", "eval_loss", number(loss), "perplexity",
+                               number(exp(loss)), "supervised_tokens", (json_int_t)sums->supervised,
+                               "tokens", (json_int_t)sums->tokens);
+
+    gr_print_json(object);
+    json_decref(object);
 }
 
 static void print_result(const struct gr_sums *sums, bool json)
@@ -48,14 +49,29 @@ static void print_result(const struct gr_sums *sums, bool json)
 }
 
 /* What this rank does alone. */
-static gr_status prepare(struct gr_inputs *inputs, struct gr_evaluator *evaluator,
-                         struct gr_model_session *s)
+static gr_status read_data(struct gr_inputs *inputs, struct gr_evaluator *evaluator,
+                           struct gr_model_session *s)
 {
     gr_status status = GR_OK;
 
     GR_TRY(gr_inputs_load(inputs, &s->config, &s->engine.model.config, gr_device_threads(s->dev)));
     GR_TRY(gr_evaluator_init(evaluator, &s->config, &inputs->eval, gr_comm_size(s->comm)));
-    GR_TRY(gr_model_session_prepare(s, gr_loader_rows(evaluator->loader)));
+out:
+    return status;
+}
+
+/* Memory, and what computes, the same on all ranks. */
+static gr_status prepare(struct gr_choices *choices, struct gr_evaluator *evaluator,
+                         struct gr_model_session *s)
+{
+    gr_status status = GR_OK;
+
+    GR_TRY(gr_choices_begin(choices, s->dev, s->comm, NULL));
+    status = gr_model_session_prepare(s, gr_loader_rows(evaluator->loader));
+    if (status == GR_OK && gr_comm_rank(s->comm) == gr_comm_io_rank(s->comm))
+        status = gr_evaluator_rehearse(evaluator, &s->engine);
+    GR_TRY(gr_comm_agree_status(s->comm, status, "start"));
+    GR_TRY(gr_choices_settle(choices));
 out:
     return status;
 }
@@ -65,14 +81,18 @@ static gr_status evaluate(struct gr_model_session *s, const struct gr_args *args
     gr_status status = GR_OK;
     struct gr_inputs inputs = {0};
     struct gr_evaluator evaluator = {0};
+    struct gr_choices choices = {0};
     struct gr_sums sums = {0};
+    char adapter_hash[GR_SHA256_HEX_BYTES] = "";
     const char *dump = gr_args_text(args, "dump");
     bool writes = gr_comm_rank(s->comm) == gr_comm_io_rank(s->comm);
 
     gr_text_list_set(&s->config.data.eval, gr_args_text(args, "data"));
-    GR_TRY(gr_comm_agree_status(s->comm, prepare(&inputs, &evaluator, s), "inputs"));
-    GR_TRY(gr_rank_check_same(s->comm, &s->config, &inputs, s->engine.model_hash,
-                              gr_device_isa(s->dev)));
+    GR_TRY(gr_comm_agree_status(s->comm, read_data(&inputs, &evaluator, s), "inputs"));
+    if (s->adapter != NULL)
+        gr_peft_hash(adapter_hash, s->adapter, s->values);
+    GR_TRY(gr_rank_check_same(&s->engine, &inputs, adapter_hash));
+    GR_TRY(prepare(&choices, &evaluator, s));
     GR_TRY(gr_evaluate(&sums, &evaluator, &s->engine, 0));
     if (dump != NULL && writes)
         status = gr_evaluate_dump(&evaluator, &s->engine, dump);
@@ -80,6 +100,7 @@ static gr_status evaluate(struct gr_model_session *s, const struct gr_args *args
     if (writes)
         print_result(&sums, gr_args_flag(args, "json"));
 out:
+    gr_choices_release(&choices);
     gr_evaluator_release(&evaluator);
     gr_inputs_release(&inputs);
     return status;
@@ -101,8 +122,8 @@ out:
 const struct gr_command gr_cmd_eval = {
     .name = "eval",
     .run = run,
-    .usage = "--model DIR [--adapter DIR] --data FILE [--set KEY=VALUE]... [--json] "
-             "[--dump FILE.safetensors]",
+    .usage = "--model DIR [--adapter DIR] --data FILE [--set KEY=VALUE]...\n"
+             "       [--json] [--dump FILE.safetensors]",
     .summary = "print the loss of a model, with or without an adapter, on a file",
     .details = "eval_loss is the mean over all supervised tokens, perplexity its exponential, "
                "tokens those\nof all documents.  --json prints these four on one line: "

@@ -54,14 +54,6 @@ out:
     return status;
 }
 
-static void add_stop(struct gr_generate_options *o, int64_t id)
-{
-    if (id < 0)
-        return;
-    GR_CHECK(o->stops < GR_COUNT(o->stop), "%d stops", o->stops);
-    o->stop[o->stops++] = id;
-}
-
 /* The ids to continue, and (o->stop) what ends the answer. */
 static gr_status encode_prompt(struct gr_encoding *encoding, struct gr_generate_options *o,
                                const struct gr_tokenizer *tokenizer, const char *prompt, bool chat,
@@ -75,7 +67,7 @@ static gr_status encode_prompt(struct gr_encoding *encoding, struct gr_generate_
     if (!chat)
         return gr_tokenizer_encode(tokenizer, encoding, prompt, strlen(prompt), true);
     GR_TRY(gr_chat_choose(&format, chat_format, tokenizer));
-    add_stop(o, format.end_token);
+    gr_generate_add_stop(o, format.end_token);
     GR_TRY(gr_chat_render(&format, &text, &message, 1, true, "--prompt"));
     GR_TRY(gr_tokenizer_encode(tokenizer, encoding, text.text.data, text.text.length, false));
 out:
@@ -84,13 +76,16 @@ out:
 }
 
 /* The prompt and at least one token more must have a position each. */
-static gr_status check_length(int64_t tokens, int64_t positions)
+static gr_status check_length(int64_t tokens, int64_t positions, int64_t model_positions)
 {
     if (tokens == 0)
         return gr_fail(GR_ERR_USAGE, "--prompt", "give a text to continue",
                        "the prompt has no tokens (found 0, expected at least 1)");
     if (tokens >= positions)
-        return gr_fail(GR_ERR_USAGE, "--prompt", "shorten it, or use a model with a longer context",
+        return gr_fail(GR_ERR_USAGE, "--prompt",
+                       tokens < model_positions
+                           ? "raise data.max_length"
+                           : "shorten it, or use a model with a longer context",
                        "the prompt does not fit (found %lld tokens, expected less than %lld)",
                        (long long)tokens, (long long)positions);
     return GR_OK;
@@ -111,13 +106,13 @@ static gr_status read_prompt(struct gr_encoding *encoding, struct gr_tokenizer *
     GR_TRY(encode_prompt(encoding, o, *tokenizer, gr_args_text(args, "prompt"),
                          gr_args_flag(args, "chat"), config->data.chat_format));
     GR_TRY(gr_check_vocabulary(encoding->ids, encoding->count, &model, config->model));
-    GR_TRY(check_length(encoding->count, positions));
+    GR_TRY(check_length(encoding->count, positions, model.max_position_embeddings));
     if (positions - encoding->count > o->max_new_tokens)
         config->data.max_length = encoding->count + o->max_new_tokens;
     o->tokens = gr_tokenizer_vocab_size(*tokenizer);
-    add_stop(o, gr_tokenizer_eos(*tokenizer));
+    gr_generate_add_stop(o, gr_tokenizer_eos(*tokenizer));
     for (int64_t i = 0; i < model.eos_count; i++)
-        add_stop(o, model.eos[i]);
+        gr_generate_add_stop(o, model.eos[i]);
 out:
     return status;
 }
@@ -168,12 +163,12 @@ out:
 const struct gr_command gr_cmd_generate = {
     .name = "generate",
     .run = run,
-    .usage = "--model DIR [--adapter DIR] --prompt TEXT [--chat] [--max-new-tokens N] "
-             "[--temperature X] [--top-p X] [--seed N]",
+    .usage = "--model DIR [--adapter DIR] --prompt TEXT [--chat] [--set KEY=VALUE]...\n"
+             "           [--max-new-tokens N] [--temperature X] [--top-p X] [--seed N]",
     .summary = "continue a text or answer a message",
-    .details = "Ends with the model's end of text, with --chat at the end of the turn, after "
-               "--max-new-tokens, or at the model's last position.  The same options give the same "
-               "text.",
+    .details = "Ends with the model's end of text, with --chat at the end of the turn, after\n"
+               "--max-new-tokens, or at the model's last position.  The same options give the "
+               "same text.",
     .options = options,
     .is_alone = true,
 };

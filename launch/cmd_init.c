@@ -2,13 +2,14 @@
  * through the start of a run (trainer/run/dry_run.c), so what it writes trains, and what training
  * would refuse it refuses with the same words. */
 #include "launch/cmd.h"
+#include "launch/init_draft.h"
 
 #include "data/store/store.h"
+#include "data/token_store.h"
 #include "kernels/base/alloc.h"
+#include "kernels/base/files.h"
 #include "kernels/base/log.h"
-#include "trainer/run/dry_run.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,11 +28,9 @@ enum {
     SHORTEST_PACK = 256, /* products of fewer rows waste the processor */
     MOST_MICRO_BATCHES = 8,
     LEAST_EPOCH_STEPS = 16,  /* rather a smaller step than fewer of them */
-    MANY_STEPS = 500,        /* an epoch of so many learns what there is to learn */
     LEAST_STEPS = 30,        /* a run of fewer hardly moves */
     MOST_EPOCHS = 10,        /* more learn the data by heart */
     LEAST_SPLIT_COUNT = 200, /* documents from which a part is held out for evaluation */
-    EVALUATIONS = 5
 };
 static const double held_out = 0.05;
 
@@ -41,20 +40,7 @@ static const struct {
     double learning_rate;
 } rates[] = {{256, 2e-3}, {1024, 5e-4}, {4096, 2e-4}, {0, 1e-4}};
 
-struct draft {
-    struct gr_config config;
-    const char *const *sets; /* what the user decides */
-    int64_t set_count;
-    struct gr_dry_run run;
-    int32_t *length; /* [documents] ascending; cut to what was read */
-    int64_t documents;
-    int64_t longest_read, read_cut; /* limit of the reading, and documents cut to it */
-    int64_t epoch_steps;
-    struct gr_buffer yaml;
-    struct gr_buffer left; /* names of data files that are left out */
-};
-
-static bool is_set(const struct draft *d, const char *key)
+bool gr_init_is_set(const struct gr_init_draft *d, const char *key)
 {
     for (int64_t i = 0; i < d->set_count; i++) {
         if (strncmp(d->sets[i], key, strlen(key)) == 0 && d->sets[i][strlen(key)] == '=')
@@ -68,7 +54,7 @@ static bool is_set(const struct draft *d, const char *key)
 /* Is one of the words in the file's name, as a word of its own? */
 static bool is_named(const char *path, const char *const *words, int64_t count)
 {
-    const char *slash = strrchr(path, '/'), *name = slash == NULL ? path : slash + 1;
+    const char *name = gr_path_name(path);
 
     for (int64_t i = 0; i < count; i++) {
         size_t length = strlen(words[i]);
@@ -92,7 +78,7 @@ static void add_text(struct gr_text_list *list, const char *text)
 
 /* By their names: a validation file evaluates; a test file does where there is no other, else it is
  * left for the end.  Without a file to train on, all are. */
-static void sort_files(struct draft *d, const struct gr_args *args)
+static void sort_files(struct gr_init_draft *d, const struct gr_args *args)
 {
     static const char *const eval_words[] = {"valid", "validation", "val", "eval", "dev"};
     static const char *const test_words[] = {"test"};
@@ -134,7 +120,7 @@ static char *last_part(const char *path)
 }
 
 /* runs/MODEL-DATA, or with a number behind it: an existing one belongs to another run. */
-static void choose_output(struct draft *d)
+static void choose_output(struct gr_init_draft *d)
 {
     char *model = last_part(d->config.model), *data = last_part(d->config.data.train.item[0]);
     int stem = (int)strcspn(data + 1, ".") + 1; /* a leading point belongs to the name */
@@ -148,7 +134,7 @@ static void choose_output(struct draft *d)
     gr_free(data);
 }
 
-static void sort_lengths(struct draft *d)
+static void sort_lengths(struct gr_init_draft *d)
 {
     const struct gr_documents *documents = &d->run.inputs.train;
 
@@ -157,17 +143,11 @@ static void sort_lengths(struct draft *d)
     d->length = gr_documents_lengths(documents);
 }
 
-/* The length that `percent` of the documents do not exceed. */
-static int64_t length_of(const struct draft *d, int64_t percent)
-{
-    return d->length[(d->documents - 1) * percent / 100];
-}
-
 /* The least power of two that holds every document whole, or where some are longer than was read,
  * 99 in 100. */
-static int64_t choose_length(const struct draft *d)
+static int64_t choose_length(const struct gr_init_draft *d)
 {
-    int64_t wanted = d->read_cut > 0 ? length_of(d, 99) : length_of(d, 100);
+    int64_t wanted = d->read_cut > 0 ? gr_init_length_of(d, 99) : gr_init_length_of(d, 100);
     int64_t length = SHORTEST_PACK;
 
     while (length < wanted)
@@ -176,7 +156,7 @@ static int64_t choose_length(const struct draft *d)
 }
 
 /* Packs of the first epoch, from the order training would have them in. */
-static gr_status count_packs(int64_t *packs, const struct draft *d)
+static gr_status count_packs(int64_t *packs, const struct gr_init_draft *d)
 {
     gr_status status = GR_OK;
     struct gr_loader *loader = NULL;
@@ -195,12 +175,12 @@ out:
     return status;
 }
 
-static void choose_steps(struct draft *d, int64_t packs)
+static void choose_steps(struct gr_init_draft *d, int64_t packs)
 {
     struct gr_config *c = &d->config;
     int64_t step_packs;
 
-    if (!is_set(d, "train.micro_batches")) {
+    if (!gr_init_is_set(d, "train.micro_batches")) {
         c->train.micro_batches = 1;
         while (c->train.micro_batches < MOST_MICRO_BATCHES &&
                packs >= 2 * c->train.micro_batches * c->train.micro_batch_size * LEAST_EPOCH_STEPS)
@@ -208,39 +188,39 @@ static void choose_steps(struct draft *d, int64_t packs)
     }
     step_packs = c->train.micro_batches * c->train.micro_batch_size;
     d->epoch_steps = (packs + step_packs - 1) / step_packs;
-    if (is_set(d, "train.num_train_epochs"))
+    if (gr_init_is_set(d, "train.num_train_epochs"))
         return;
-    c->train.num_train_epochs = d->epoch_steps >= MANY_STEPS ? 1 : 3;
+    c->train.num_train_epochs = d->epoch_steps >= GR_INIT_MANY_STEPS ? 1 : 3;
     while (c->train.num_train_epochs < MOST_EPOCHS &&
            c->train.num_train_epochs * d->epoch_steps < LEAST_STEPS)
         c->train.num_train_epochs++;
 }
 
-static void choose_rate(struct draft *d)
+static void choose_rate(struct gr_init_draft *d)
 {
     int64_t hidden = d->run.engine.model.config.hidden_size;
     int i = 0;
 
     while (rates[i].below_hidden > 0 && hidden >= rates[i].below_hidden)
         i++;
-    if (!is_set(d, "train.learning_rate"))
+    if (!gr_init_is_set(d, "train.learning_rate"))
         d->config.train.learning_rate = rates[i].learning_rate;
 }
 
 /* As training does it, after the reading. */
-static void choose_split(struct draft *d)
+static void choose_split(struct gr_init_draft *d)
 {
     struct gr_inputs *in = &d->run.inputs;
     struct gr_config *c = &d->config;
 
-    if (c->data.eval.count > 0 || is_set(d, "data.eval_split") ||
+    if (c->data.eval.count > 0 || gr_init_is_set(d, "data.eval_split") ||
         in->train.count < LEAST_SPLIT_COUNT)
         return;
     c->data.eval_split = held_out;
     gr_documents_hold_out(&in->eval, &in->train, held_out);
 }
 
-static gr_status choose(struct draft *d)
+static gr_status choose(struct gr_init_draft *d)
 {
     gr_status status = GR_OK;
     struct gr_inputs *in = &d->run.inputs;
@@ -248,7 +228,7 @@ static gr_status choose(struct draft *d)
     int64_t packs = 0;
 
     sort_lengths(d);
-    if (!is_set(d, "data.max_length"))
+    if (!d->has_length)
         c->data.max_length = choose_length(d);
     gr_documents_cut(&in->train, c->data.max_length);
     choose_split(d);
@@ -257,198 +237,14 @@ static gr_status choose(struct draft *d)
     choose_steps(d, packs);
     choose_rate(d);
     GR_TRY(gr_dry_run_plan(&d->run, 1));
-    if (d->run.has_eval && !is_set(d, "train.eval_steps"))
+    if (d->run.has_eval && !gr_init_is_set(d, "train.eval_steps"))
         c->train.eval_steps =
-            d->run.total_steps > EVALUATIONS ? d->run.total_steps / EVALUATIONS : 1;
+            d->run.total_steps > GR_INIT_EVALUATIONS ? d->run.total_steps / GR_INIT_EVALUATIONS : 1;
 out:
     return status;
 }
 
-/* ---- writing ------------------------------------------------------------------------------ */
-
-/* A comment, each line of it; what is in it may come from a file's name. */
-static void comment(struct draft *d, const char *indent, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
-static void comment(struct draft *d, const char *indent, const char *format, ...)
-{
-    char text[1000];
-    va_list args;
-
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    for (char *line = text, *end; line != NULL; line = end) {
-        end = strchr(line, '\n');
-        if (end != NULL)
-            *end++ = '\0';
-        gr_buffer_add_format(&d->yaml, "%s# %s\n", indent, line);
-    }
-}
-
-static void key(struct draft *d, const char *name)
-{
-    if (strchr(name, '.') != NULL)
-        gr_buffer_add_text(&d->yaml, "  ");
-    gr_config_print_key(&d->yaml, &d->config, name);
-    gr_buffer_add_text(&d->yaml, "\n");
-}
-
-/* The user's own keys of a section, beyond those that stand there already. */
-static void keys_set(struct draft *d, const char *section, const char *const *written)
-{
-    for (int64_t i = 0; i < d->set_count; i++) {
-        char *name = gr_strndup(d->sets[i], strcspn(d->sets[i], "="));
-        bool is_new = strncmp(name, section, strlen(section)) == 0;
-
-        for (int64_t k = 0; is_new && written[k] != NULL; k++)
-            is_new = strcmp(name, written[k]) != 0;
-        for (int64_t k = 0; is_new && k < i; k++) /* given twice */
-            is_new =
-                strncmp(d->sets[k], name, strlen(name)) != 0 || d->sets[k][strlen(name)] != '=';
-        if (is_new)
-            key(d, name);
-        gr_free(name);
-    }
-}
-
-static void write_sources(struct draft *d, const struct gr_sources *sources)
-{
-    for (int64_t i = 0; i < sources->count; i++) {
-        const struct gr_source *s = &sources->item[i];
-
-        comment(d, "  ", "%.200s: %lld documents, format %s%s%s", s->path, (long long)s->documents,
-                s->format, s->chat_format[0] != '\0' ? " as chat format " : "", s->chat_format);
-    }
-}
-
-/* Documents that max_length cuts. */
-static int64_t cut_count(const struct draft *d)
-{
-    int64_t count = d->config.data.max_length == d->longest_read ? d->read_cut : 0;
-
-    for (int64_t i = 0; i < d->documents; i++)
-        count += d->length[i] > d->config.data.max_length;
-    return count;
-}
-
-static void write_eval(struct draft *d)
-{
-    if (d->config.data.eval.count > 0) {
-        comment(d, "  ", "Evaluated on, never trained on.");
-        write_sources(d, &d->run.inputs.eval_sources);
-        key(d, "data.eval");
-    } else if (d->config.data.eval_split > 0) {
-        comment(d, "  ", "No file is for evaluation: %lld documents are held out from training.",
-                (long long)d->run.inputs.eval.count);
-        key(d, "data.eval_split");
-    } else {
-        comment(d, "  ", "Few documents: none is held out.  `eval: [FILE]` evaluates on others.");
-    }
-    if (d->left.length > 0)
-        comment(d, "  ", "Left for `graft eval` at the end: %.400s", d->left.data);
-}
-
-static void write_data(struct draft *d)
-{
-    static const char *const written[] = {"data.train", "data.eval", "data.eval_split",
-                                          "data.max_length", NULL};
-    int64_t cut = cut_count(d);
-
-    gr_buffer_add_text(&d->yaml, "\ndata:\n");
-    write_sources(d, &d->run.inputs.train_sources);
-    key(d, "data.train");
-    write_eval(d);
-    comment(d, "  ",
-            "Tokens of a pack.  Half the documents have up to %lld, 95 in 100 up to %lld, the "
-            "longest %lld%s.",
-            (long long)length_of(d, 50), (long long)length_of(d, 95), (long long)length_of(d, 100),
-            d->read_cut > 0 ? " or more" : "");
-    if (cut > 0)
-        comment(d, "  ", "%lld of %lld are cut.", (long long)cut, (long long)d->documents);
-    key(d, "data.max_length");
-    keys_set(d, "data.", written);
-}
-
-static void write_lora(struct draft *d)
-{
-    static const char *const written[] = {"lora.r", "lora.lora_alpha", NULL};
-
-    gr_buffer_add_text(&d->yaml, "\nlora:\n");
-    comment(d, "  ", "%lld trained parameters in all linears but the head.",
-            (long long)d->run.plan.elements);
-    key(d, "lora.r");
-    comment(d, "  ",
-            "The adapter's output is scaled by lora_alpha / r: 2 suits the learning rate.");
-    key(d, "lora.lora_alpha");
-    keys_set(d, "lora.", written);
-}
-
-static void write_train(struct draft *d)
-{
-    static const char *const written[] = {"train.micro_batches", "train.num_train_epochs",
-                                          "train.learning_rate", "train.eval_steps", NULL};
-
-    gr_buffer_add_text(&d->yaml, "\ntrain:\n");
-    comment(d, "  ",
-            "Packs of a step, over all processes; there can be as many processes.  An epoch has "
-            "%lld steps.",
-            (long long)d->epoch_steps);
-    key(d, "train.micro_batches");
-    comment(d, "  ", "%s",
-            d->epoch_steps >= MANY_STEPS ? "Once is enough for so much data."
-                                         : "More than once, since the data is small.");
-    key(d, "train.num_train_epochs");
-    comment(d, "  ",
-            "The usual rate for LoRA and a hidden size of %lld.  Lower it if the loss jumps.",
-            (long long)d->run.engine.model.config.hidden_size);
-    key(d, "train.learning_rate");
-    if (d->run.has_eval) {
-        comment(d, "  ", "About %d times in the %lld steps of the run.", EVALUATIONS,
-                (long long)d->run.total_steps);
-        key(d, "train.eval_steps");
-    }
-    keys_set(d, "train.", written);
-}
-
-static void write_rest(struct draft *d)
-{
-    static const char *const sections[] = {"device.", "dist."}, *const none[] = {NULL};
-
-    for (int64_t i = 0; i < GR_COUNT(sections); i++) {
-        size_t before;
-
-        gr_buffer_add_format(&d->yaml, "\n%.*s:\n", (int)strlen(sections[i]) - 1, sections[i]);
-        before = d->yaml.length;
-        keys_set(d, sections[i], none);
-        if (d->yaml.length == before) { /* an empty section is none */
-            d->yaml.length -= strlen(sections[i]) + 2;
-            d->yaml.data[d->yaml.length] = '\0';
-        }
-    }
-}
-
-static void write_yaml(struct draft *d)
-{
-    const struct gr_model_config *c = &d->run.engine.model.config;
-    double parameters =
-        (double)(d->run.plan.weight_bytes / gr_dtype_bytes(d->run.engine.model.dtype));
-    double mib = (double)gr_memory_plan_host(&d->run.plan, 1) / (1024 * 1024);
-
-    comment(d, "",
-            "Start it with: graft train FILE, or mpirun -n 2 --bind-to none graft train FILE.\n"
-            "`graft config` explains every key; those that are not here have their defaults.\n"
-            "Relative paths begin where graft is started.");
-    gr_buffer_add_text(&d->yaml, "\n");
-    comment(d, "", "%s, %.1f M parameters, %lld tokens of context.  The run takes about %.0f MiB.",
-            c->model_type, parameters * 1e-6, (long long)c->max_position_embeddings, mib);
-    key(d, "model");
-    comment(d, "", "Checkpoints, metrics and the finished adapter: a folder of this run alone.");
-    key(d, "output");
-    write_data(d);
-    write_lora(d);
-    write_train(d);
-    write_rest(d);
-}
+/* ---- the file ---------------------------------------------------------------------------- */
 
 static gr_status fail_exists(const char *path)
 {
@@ -459,30 +255,39 @@ static gr_status fail_exists(const char *path)
 /* Whole or not at all, and never over another. */
 static gr_status put_new(const char *path, const struct gr_buffer *text)
 {
-    gr_status status = GR_OK;
-    const char *slash = strrchr(path, '/'), *name = slash == NULL ? path : slash + 1;
-    char *folder = slash == NULL   ? gr_strdup(".")
-                   : slash == path ? gr_strdup("/")
-                                   : gr_strndup(path, (size_t)(slash - path));
-    struct gr_store *store = NULL;
+    gr_status status = gr_store_put_path(path, text->data, (int64_t)text->length, true);
 
-    GR_TRY(gr_store_open(&store, folder));
-    status = store->ops->put_if_absent(store, name, text->data, (int64_t)text->length);
-    if (status == GR_ERR_EXISTS) {
-        gr_error_clear();
-        status = fail_exists(path);
-    }
-out:
-    gr_store_close(store);
-    gr_free(folder);
-    return status;
+    if (status != GR_ERR_EXISTS)
+        return status;
+    gr_error_clear();
+    return fail_exists(path);
 }
 
 /* ---- the command -------------------------------------------------------------------------- */
 
+/* A token store was cut to a length, and is refused by runs of any other. */
+static gr_status take_length(struct gr_init_draft *d, const struct gr_text_list *files)
+{
+    gr_status status = GR_OK;
+
+    for (int64_t i = 0; i < files->count; i++) {
+        int64_t length = 0;
+
+        if (!gr_token_store_is(files->item[i]))
+            continue;
+        GR_TRY(gr_token_store_max_length(&length, files->item[i]));
+        if (length > 0) {
+            d->config.data.max_length = length;
+            d->has_length = true;
+        }
+    }
+out:
+    return status;
+}
+
 /* The defaults, the arguments, what the user decides; and until something better is known the
  * longest pack there may be. */
-static gr_status begin(struct draft *d, const struct gr_args *args)
+static gr_status begin(struct gr_init_draft *d, const struct gr_args *args)
 {
     gr_status status = GR_OK;
     struct gr_config *c = &d->config;
@@ -497,16 +302,20 @@ static gr_status begin(struct draft *d, const struct gr_args *args)
         choose_output(d);
     GR_TRY(gr_config_check(c, "graft init", GR_CONFIG_TO_TRAIN));
     GR_TRY(gr_model_config_load(&model, c->model));
-    if (!is_set(d, "data.max_length"))
+    d->has_length = gr_init_is_set(d, "data.max_length");
+    if (!d->has_length) {
         c->data.max_length = model.max_position_embeddings < LONGEST_PACK
                                  ? model.max_position_embeddings
                                  : LONGEST_PACK;
+        GR_TRY(take_length(d, &c->data.train));
+        GR_TRY(take_length(d, &c->data.eval));
+    }
     d->longest_read = c->data.max_length;
 out:
     return status;
 }
 
-static void release(struct draft *d)
+static void release(struct gr_init_draft *d)
 {
     gr_dry_run_release(&d->run);
     gr_config_release(&d->config);
@@ -518,7 +327,7 @@ static void release(struct draft *d)
 static gr_status run(const struct gr_args *args)
 {
     gr_status status = GR_OK;
-    struct draft d = {0};
+    struct gr_init_draft d = {0};
     const char *path =
         gr_args_text(args, "output") == NULL ? "run.yaml" : gr_args_text(args, "output");
 
@@ -528,7 +337,7 @@ static gr_status run(const struct gr_args *args)
     GR_TRY(begin(&d, args));
     GR_TRY(gr_dry_run_load(&d.run, &d.config, 1, true));
     GR_TRY(choose(&d));
-    write_yaml(&d);
+    gr_init_write_yaml(&d);
     GR_TRY(put_new(path, &d.yaml));
     gr_note("written: %s; look at it, then: graft train %s", path, path);
 out:
@@ -542,9 +351,9 @@ const struct gr_command gr_cmd_init = {
     .usage = "MODEL DATA... [-o FILE] [--set KEY=VALUE]...",
     .summary = "write a commented run.yaml for a model and data files",
     .details =
-        "MODEL is a Hugging Face directory, DATA are JSONL or JSON files.  Those named valid, "
-        "val, eval\nor dev are for evaluation, and test where there are none; else a part of "
-        "the data is held out.",
+        "MODEL is a Hugging Face directory, DATA are JSONL or JSON files, or stores of graft data\n"
+        "prepare, which decide data.max_length.  Files named valid, val, eval or dev are for "
+        "evaluation,\nand test where there are none; else a part of the data is held out.",
     .options = options,
     .is_alone = true,
     .least_positionals = 2,

@@ -45,7 +45,7 @@ const struct gr_command gr_cmd_merge = {
     .run = run,
     .usage = "--model DIR --adapter DIR -o DIR [--dtype f32]",
     .summary = "write a model with an adapter added into its weights",
-    .details = "Computed in f32 and rounded once to what the base's files hold.  The result is a "
+    .details = "Computed in f32 and rounded once to what the base's files hold.  The result is a\n"
                "Hugging Face directory, sharded like the base, with its tokenizer.",
     .options = options,
     .is_alone = true,

@@ -15,7 +15,8 @@ gr_status gr_job_join(struct gr_comm **comm, double timeout_seconds)
 void gr_job_leave(struct gr_comm *comm, gr_status status)
 {
     if (gr_comm_is_broken(comm)) { /* who noticed says so: the one that speaks may be gone */
-        gr_print_error();
+        if (gr_error_is_set())
+            gr_print_error();
         gr_comm_abort(comm, gr_status_exit_code(status));
     }
     gr_comm_destroy(comm);

@@ -5,10 +5,10 @@
 
 #include "trainer/run/comm.h"
 
-/* gr_comm_create; from here on the I/O rank is the one that prints. */
+/* gr_comm_create, with its errors; from here on the I/O rank is the one that prints. */
 gr_status gr_job_join(struct gr_comm **comm, double timeout_seconds);
 /* gr_comm_destroy, with the status the command is going to return.  Does not return when a rank was
- * lost: prints the message and ends the whole job.  NULL is fine. */
+ * lost: prints the message, if there is one left, and ends the whole job.  NULL is fine. */
 void gr_job_leave(struct gr_comm *comm, gr_status status);
 
 #endif

@@ -7,6 +7,7 @@
 #include "kernels/base/log.h"
 #include "kernels/base/nearest.h"
 #include "launch/cmd.h"
+#include "launch/library_memory.h"
 #include "launch/signals.h"
 
 #include <stdio.h>
@@ -17,9 +18,9 @@
 #define SPEAKER_FIRST_NS INT64_C(2000000000)
 
 static const struct gr_command *const commands[] = {
-    &gr_cmd_init,   &gr_cmd_train,    &gr_cmd_eval,   &gr_cmd_generate,
-    &gr_cmd_merge,  &gr_cmd_tokenize, &gr_cmd_data,   &gr_cmd_checkpoints,
-    &gr_cmd_config, &gr_cmd_estimate, &gr_cmd_doctor, &gr_cmd_version,
+    &gr_cmd_init,     &gr_cmd_train,  &gr_cmd_eval,        &gr_cmd_generate, &gr_cmd_merge,
+    &gr_cmd_tokenize, &gr_cmd_data,   &gr_cmd_checkpoints, &gr_cmd_report,   &gr_cmd_config,
+    &gr_cmd_estimate, &gr_cmd_doctor, &gr_cmd_version,
 };
 
 static void print_help(FILE *stream)
@@ -136,6 +137,7 @@ int main(int argc, char **argv)
     const char *rank = gr_env(GR_ENV_OMPI_COMM_WORLD_RANK);
     gr_status status = GR_OK;
 
+    gr_library_memory_init();
     gr_signals_init();
     /* Before ranks can talk, what all of them would say the first one says. */
     gr_log_speaks(rank == NULL || strcmp(rank, "0") == 0);

@@ -5,7 +5,7 @@
 #include "launch/job.h"
 #include "trainer/model/peft_files.h"
 #include "trainer/run/device_config.h"
-#include "trainer/run/not_yet.h"
+#include "trainer/run/device_peers.h"
 
 #include <string.h>
 
@@ -29,16 +29,32 @@ out:
     return status;
 }
 
+static bool is_key(const char *set, const char *key)
+{
+    size_t length = strlen(key);
+
+    return strncmp(set, key, length) == 0 && (set[length] == '=' || key[length - 1] == '.');
+}
+
 /* A key that changes nothing here would be taken for one that does. */
 static gr_status check_sets(const char *const *sets, int64_t count)
 {
     static const char *const sections[] = {"data.", "device.", "dist."};
+    static const char *const files[] = {"data.train", "data.eval", "data.eval_split"};
 
     for (int64_t i = 0; i < count; i++) {
         bool has_effect = false;
 
         for (int64_t s = 0; s < GR_COUNT(sections); s++)
-            has_effect = has_effect || strncmp(sets[i], sections[s], strlen(sections[s])) == 0;
+            has_effect = has_effect || is_key(sets[i], sections[s]);
+        for (int64_t f = 0; f < GR_COUNT(files); f++)
+            if (is_key(sets[i], files[f]))
+                return gr_fail(GR_ERR_USAGE, "--set",
+                               "graft eval --data FILE evaluates a whole file; training takes all "
+                               "keys",
+                               "the key has no effect here (found %s, expected one that says how "
+                               "data is read)",
+                               files[f]);
         if (!has_effect)
             return gr_fail(GR_ERR_USAGE, "--set",
                            "--model and --adapter say what is computed; training takes all keys",
@@ -59,7 +75,9 @@ gr_status gr_model_session_configure(struct gr_model_session *s, const struct gr
     memset(s, 0, sizeof *s);
     GR_TRY(gr_config_resolve(&s->config, NULL, sets, set_count));
     GR_TRY(check_sets(sets, set_count));
-    GR_TRY(gr_refuse_not_yet(&s->config));
+    gr_text_list_clear(&s->config.data.train); /* of a run's environment */
+    gr_text_list_clear(&s->config.data.eval);
+    s->config.data.eval_split = 0;
     gr_free(s->config.model);
     s->config.model = gr_strdup(gr_args_text(args, "model"));
     GR_TRY(gr_job_join(&s->comm, (double)s->config.dist.timeout_seconds));
@@ -73,8 +91,10 @@ gr_status gr_model_session_open(struct gr_model_session *s, const struct gr_args
     gr_status status = GR_OK;
     const char *adapter = gr_args_text(args, "adapter");
 
-    status = gr_device_open(&s->dev, &s->config, gr_comm_local_size(s->comm));
+    status = gr_device_open(&s->dev, &s->config, gr_comm_local_rank(s->comm),
+                            gr_comm_local_size(s->comm));
     GR_TRY(gr_comm_agree_status(s->comm, status, "device"));
+    GR_TRY(gr_device_meet(s->dev, s->comm));
     status = gr_engine_load_model(&s->engine, &s->config, s->dev, s->comm);
     if (status == GR_OK && adapter != NULL)
         status = gr_peft_read(&s->adapter, &s->values, &s->engine.model.config, adapter);

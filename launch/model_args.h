@@ -23,12 +23,15 @@ struct gr_model_session {
 };
 
 /* First the configuration: defaults, environment, --set, then --model.  A max_length that was not
- * set is the model's context where that is shorter (as_long_as_model: in any case). */
+ * set is the model's context where that is shorter (as_long_as_model: in any case).  Errors: those
+ * of the configuration, and of the model's config.json. */
 gr_status gr_model_session_configure(struct gr_model_session *session, const struct gr_args *args,
                                      bool as_long_as_model);
-/* Then the weights, for texts of data.max_length tokens; all ranks return the same. */
+/* Then the weights, for texts of data.max_length tokens; all ranks return the same.  Errors: those
+ * of the parts: job, device, model, adapter. */
 gr_status gr_model_session_open(struct gr_model_session *session, const struct gr_args *args);
-/* Then memory for passes of `rows` rows; or for generation, as gr_engine_prepare_generate. */
+/* Then memory for passes of `rows` rows; or for generation, as gr_engine_prepare_generate.  Errors:
+ * ERR_DEVICE. */
 gr_status gr_model_session_prepare(struct gr_model_session *session, int64_t rows);
 gr_status gr_model_session_prepare_generate(struct gr_model_session *session, int64_t prompt_tokens,
                                             int64_t text_tokens);

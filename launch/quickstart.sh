@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From a fresh clone to a fine-tuned model: installs what is missing, builds graft, fine-tunes the
 # demo model with two processes and shows what it learned. Debian 12; needs no GPU.
-# Writes to build/ and runs/ only. Run again, it finds the finished adapter and shows it.
+# Writes to build/, runs/ and the cache (~/.cache/graft). Run again, it finds the finished adapter and shows it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -55,7 +55,7 @@ say "2. Build"
 mkdir -p build
 quietly cmake --preset release
 quietly cmake --build --preset release --target graft
-"$graft" version
+"$graft" version | sed -n '1,4p'
 
 say "3. Before: the base model, asked"
 echo "    ${dim}$question${plain}"
@@ -87,7 +87,9 @@ sed -n 's/.*"step": *\([0-9]*\).*"train_loss": *\([0-9.eE+-]*\).*/\1 \2/p' "$run
 say "Done"
 cat << END
     adapter   $run/adapter (a PEFT adapter)
+    report    $run/report.html (open it in a browser)
     metrics   $run/metrics.jsonl
-    ask it    $graft generate --model $model --adapter $run/adapter --chat --prompt "..."
-    yours     a copy of data/demo/run.yaml with your model and data, then $graft train FILE
+    ask it    $graft generate --model $model \\
+                  --adapter $run/adapter --chat --prompt "..."
+    yours     $graft init MODEL DATA.jsonl, then $graft train run.yaml
 END

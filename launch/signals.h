@@ -12,9 +12,7 @@ void gr_signals_init(void);
  * that closes its socket is a failing write.  Before MPI_Init and before any thread, which inherit
  * the mask.
  *
- * They are blocked instead of caught: the matrix kernels of oneDNN before 3.11.2 use the stack
- * pointer as a pointer into the heap, and the frame of a handler would be written there
- * (https://github.com/uxlfoundation/oneDNN/issues/4845). */
+ * They are blocked instead of caught: no code of ours runs in the middle of a library's. */
 void gr_signals_hold_stop(void);
 /* One of them came since gr_signals_hold_stop.  Called by one thread. */
 bool gr_stop_requested(void);

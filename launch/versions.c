@@ -3,6 +3,7 @@
 
 #include "data/token_store.h"
 #include "data/tokenizer/tokenizer.h"
+#include "kernels/device.h"
 #include "launch/git_commit.h"
 
 #include <jansson.h>
@@ -29,7 +30,7 @@ void gr_versions_get(struct gr_versions *v, const char *isa)
         {"commit", GR_GIT_COMMIT},
         {"compiler", GR_COMPILER},
         {"isa", isa},
-        {"onednn", GR_DNNL_VERSION},
+        {"libc", gr_device_libraries()},
         {"mpi", v->mpi},
         {"hdf5", gr_token_store_library()},
         {"openssl", OpenSSL_version(OPENSSL_VERSION_STRING)},
@@ -41,4 +42,9 @@ void gr_versions_get(struct gr_versions *v, const char *isa)
 
     mpi_version(v->mpi, sizeof v->mpi);
     memcpy(v->row, rows, sizeof rows);
+}
+
+const char *gr_program_name(void)
+{
+    return "graft " GR_VERSION " (" GR_GIT_COMMIT ")";
 }

@@ -14,5 +14,7 @@ struct gr_versions {
 
 /* isa: the value of that row, borrowed. */
 void gr_versions_get(struct gr_versions *versions, const char *isa);
+/* "graft 0.1.0 (1a2b3c4)" */
+const char *gr_program_name(void);
 
 #endif

@@ -11,8 +11,8 @@ import tempfile
 from pathlib import Path
 
 from twin import (
-    SOURCE, Graft, check, epoch_steps, load_base, peft, read_documents, torch, train_with_graft,
-    train_with_peft, transformers,
+    SOURCE, Graft, cached, check, epoch_steps, load_base, peft, read_documents, torch,
+    train_with_graft, train_with_peft, transformers,
 )  # fmt: skip
 
 MODEL = SOURCE / "data" / "demo" / "model"
@@ -65,11 +65,20 @@ def make_steps() -> list:
     return steps[:STEPS]
 
 
-def peft_losses(adapter: Path, steps: list, dtype) -> list[float]:
+def train_peft(adapter: Path, steps: list, dtype) -> list[float]:
     model = peft.PeftModel.from_pretrained(load_base(MODEL, dtype), adapter, is_trainable=True)
     trained = {p.dtype for p in model.parameters() if p.requires_grad}
     check(trained == {torch.float32}, f"PEFT trains an f32 adapter over a base in {dtype}")
     return train_with_peft(model, steps, RATE, WARMUP_RATIO, MAX_GRAD_NORM)
+
+
+def peft_losses(adapter: Path, steps: list, dtype) -> list[float]:
+    return cached(
+        [MODEL / "model.safetensors", DATA, adapter / "adapter_model.safetensors",
+         adapter / "adapter_config.json"],
+        [str(dtype), STEPS, RATE, WARMUP_RATIO, MAX_GRAD_NORM, MAX_LENGTH, MICRO_BATCHES, SEED],
+        lambda: train_peft(adapter, steps, dtype),
+    )  # fmt: skip
 
 
 def apart(losses: list[float], expected: list[float]) -> float:

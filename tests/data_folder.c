@@ -93,9 +93,27 @@ void data_folder_end(struct data_folder *f)
     gr_tokenizer_destroy(f->tokenizer);
 }
 
+gr_status read_records(struct gr_documents *documents, const struct gr_tokenizer *tokenizer,
+                       const char *const *files, int64_t count,
+                       const struct gr_records_options *options)
+{
+    struct gr_sources sources = {0};
+    gr_status status = gr_records_read(documents, &sources, tokenizer, files, count, options);
+
+    for (int64_t i = 0; i < sources.count; i++) {
+        gr_documents_count(documents, &sources.item[i]);
+        if (status == GR_OK)
+            gr_source_note(&sources.item[i], options->max_length);
+    }
+    if (status == GR_OK)
+        status = gr_sources_check_learned(&sources, options->max_length);
+    gr_sources_release(&sources);
+    return status;
+}
+
 gr_status data_folder_read(struct data_folder *f, const char *text)
 {
     gr_test_write_text(f->data, text);
     gr_documents_release(&f->documents);
-    return gr_records_read(&f->documents, f->tokenizer, &f->data, 1, &f->options);
+    return read_records(&f->documents, f->tokenizer, &f->data, 1, &f->options);
 }

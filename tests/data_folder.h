@@ -23,6 +23,10 @@ void data_folder_begin(struct data_folder *f);
 void data_folder_end(struct data_folder *f);
 /* Takes over the reference to `json`. */
 void write_json(const char *path, json_t *json);
+/* Appends what the files hold, and says what was read, as the start of a run does. */
+gr_status read_records(struct gr_documents *documents, const struct gr_tokenizer *tokenizer,
+                       const char *const *files, int64_t count,
+                       const struct gr_records_options *options);
 /* Reads `text` as the data file; the documents of an earlier reading are gone. */
 gr_status data_folder_read(struct data_folder *f, const char *text);
 

@@ -5,6 +5,7 @@
 #include "kernels/base/buffer.h"
 #include "tests/test.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <ftw.h>
 #include <linux/filter.h>
@@ -70,6 +71,19 @@ void gr_test_write_safetensors(const char *path, const char *header, const void 
         file.length += data_count;
     gr_test_write_file(path, file.data, file.length);
     gr_buffer_release(&file);
+}
+
+int64_t gr_test_count_names(const char *path)
+{
+    DIR *directory = opendir(path);
+    struct dirent *entry;
+    int64_t count = 0;
+
+    ASSERT_MSG(directory != NULL, "%s: %s", path, strerror(errno));
+    while ((entry = readdir(directory)) != NULL)
+        count += strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0;
+    closedir(directory);
+    return count;
 }
 
 void gr_test_forbid(long call, int error)

@@ -3,6 +3,7 @@
 #define GR_TESTS_FILES_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 /* Makes a new empty folder and goes into it, so that a case can use short relative paths; it is
  * removed with all it holds when the case passes. */
@@ -14,6 +15,9 @@ void gr_test_write_text(const char *path, const char *text);
 /* A safetensors file: the length of `header`, `header`, then `data_count` bytes (NULL: zeros). */
 void gr_test_write_safetensors(const char *path, const char *header, const void *data,
                                size_t data_count);
+
+/* How many names a folder holds. */
+int64_t gr_test_count_names(const char *path);
 
 /* From now on this process gets `error` from a system call; 0: it dies of it.  Skips the case where
  * seccomp is not allowed. */

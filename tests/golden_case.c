@@ -66,47 +66,81 @@ static void make_rope_tables(struct gr_golden *g)
     gr_free(table);
 }
 
+/* The device's own copies, of weights that are joined or lie in other memory than the host's. */
+static void place_weights(struct gr_golden *g, bool joined)
+{
+    struct gr_arena measured = {.name = "weights"};
+
+    if (joined)
+        gr_joined_weights_init(&g->model.joined, &g->model.config, &g->adapter, 1);
+    for (int round = 0; round < 2 && (joined || !gr_device_uses_host_memory(g->dev)); round++) {
+        struct gr_arena *arena = round == 0 ? &measured : &g->weights;
+
+        if (round == 1)
+            ASSERT_OK(gr_device_arena_create(g->dev, &g->weights, "weights", measured.used));
+        gr_joined_weights_layout(&g->model.joined, g->model.dtype, arena);
+        gr_weights_layout(&g->model.weights, &g->model.config, &g->model.joined, g->dev, arena);
+    }
+    ASSERT_OK(gr_device_sync(g->dev));
+}
+
 static void make_pass(struct gr_golden *g, const char *adapter_dir)
 {
     struct gr_arena measured = {.name = "step"};
     int64_t elements = g->adapter->elements;
     float *values = GR_NEW_ARRAY(float, elements);
 
-    ASSERT_OK(gr_pass_create(&g->pass, &g->model, g->batch.rows, &g->adapter, 1, true));
+    g->pass = gr_pass_create(&g->model, g->batch.rows, &g->adapter, 1, true);
     for (int round = 0; round < 2; round++) {
         struct gr_arena *arena = round == 0 ? &measured : &g->step;
 
         if (round == 1)
             ASSERT_OK(gr_device_arena_create(g->dev, &g->step, "step", measured.used));
         g->adapter->param = gr_arena_tensor_1d(arena, GR_F32, elements);
-        if (g->model.dtype != GR_F32)
+        if (g->model.dtype != GR_F32 && !g->pass->is_joined)
             g->adapter->copy = gr_arena_tensor_1d(arena, g->model.dtype, elements);
         g->gradient = gr_arena_tensor_1d(arena, GR_F32, elements);
-        gr_pass_layout(g->pass, arena);
+        gr_pass_layout(g->pass, arena, NULL);
     }
     ASSERT_OK(gr_peft_read_weights(values, g->adapter, adapter_dir));
     gr_device_upload(g->dev, g->adapter->param, values);
-    if (g->model.dtype != GR_F32)
+    if (!gr_tensor_is_none(g->adapter->copy))
         gr_copy(g->dev, g->adapter->copy, g->adapter->param);
+    if (g->pass->is_joined) {
+        gr_joined_weights_bind(&g->model.joined, g->adapter);
+        gr_joined_weights_refresh(&g->model.joined, g->dev);
+    }
     ASSERT_OK(gr_device_sync(g->dev));
     gr_pass_bind(g->pass, &g->gradient);
     gr_free(values);
 }
 
-void gr_golden_open(struct gr_golden *g, const char *name, int threads, enum gr_dtype dtype)
+bool gr_golden_is_cuda(void)
 {
+    const char *device = getenv("GRAFT_TEST_DEVICE");
+
+    return device != NULL && strcmp(device, "cuda") == 0;
+}
+
+void gr_golden_open(struct gr_golden *g, const char *name, struct gr_golden_how how)
+{
+    bool is_cuda = gr_golden_is_cuda();
     char *dir = gr_format("%s/tests/golden/%s", getenv("GRAFT_SOURCE_DIR"), name);
     char *truth = gr_format("%s/golden.safetensors", dir), *adapter = gr_format("%s/adapter", dir);
-    struct gr_weight_sharing alone = {
-        .dtype = dtype, .local_size = 1, .job_key = "golden", .threads = threads, .timeout_s = 10};
+    struct gr_weight_sharing alone = {.dtype = how.dtype,
+                                      .local_size = 1,
+                                      .job_key = "golden",
+                                      .threads = how.threads,
+                                      .timeout_s = 10};
     struct gr_lora_config lora = {0};
     char hash[65];
 
     memset(g, 0, sizeof *g);
     ASSERT_OK(gr_safetensors_open(&g->truth, truth));
-    ASSERT_OK(gr_device_create(&g->dev, "cpu", threads, getenv("GRAFT_ISA")));
+    ASSERT_OK(gr_device_create(&g->dev, is_cuda ? "cuda" : "cpu", how.threads,
+                               is_cuda ? NULL : getenv("GRAFT_ISA")));
     g->model.dev = g->dev;
-    g->model.dtype = dtype;
+    g->model.dtype = how.dtype;
     ASSERT_OK(gr_model_config_load(&g->model.config, dir));
     ASSERT_OK(gr_weights_load(&g->model.weights, hash, &g->model.config, dir, &alone));
     ASSERT_OK(gr_weights_share(&g->model.weights, &g->model.config, &alone));
@@ -115,6 +149,7 @@ void gr_golden_open(struct gr_golden *g, const char *name, int threads, enum gr_
     g->bf16_ratio = GR_NEW_ARRAY(double, 2 * g->adapter->count);
     make_batch(g);
     make_rope_tables(g);
+    place_weights(g, how.joined);
     make_pass(g, adapter);
     gr_lora_config_release(&lora);
     gr_free(dir);
@@ -230,7 +265,9 @@ void gr_golden_close(struct gr_golden *g)
 {
     gr_pass_destroy(g->pass);
     gr_adapter_destroy(g->adapter);
+    gr_joined_weights_release(&g->model.joined);
     gr_weights_release(&g->model.weights);
+    gr_device_arena_release(g->dev, &g->weights);
     gr_device_arena_release(g->dev, &g->step);
     gr_device_arena_release(g->dev, &g->fixed);
     gr_device_destroy(g->dev);

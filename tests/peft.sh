@@ -8,4 +8,5 @@ if [ -z "${GRAFT_PEFT_PYTHON-}" ]; then
     exit 77
 fi
 export PYTHONDONTWRITEBYTECODE=1
+export KUBEFLOW_TRAINER_OPT_DEVICE_DTYPE=f32 # as PEFT computes here; where bf16 is meant, it is said
 exec "$GRAFT_PEFT_PYTHON" -W ignore "$(dirname "$0")/$1" "${@:2}"

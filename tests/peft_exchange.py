@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 
 from twin import (
-    SOURCE, Graft, check, load_base, load_file, peft, read_documents, read_dump, supervised_logits,
-    torch, transformers,
+    SOURCE, Graft, check, epoch_steps, load_base, load_file, peft, read_documents, read_dump,
+    supervised_logits, torch, train_with_peft, transformers,
 )  # fmt: skip
 
 DEMO = SOURCE / "data" / "demo"
@@ -21,7 +21,10 @@ MAX_LENGTH = 192  # no test conversation is longer
 DIFFERENT = 1e-2
 EQUAL = 1e-4
 
-# Adapters PEFT makes: an ordinary one, and what is easily read wrong.
+# Adapters PEFT makes: an ordinary one, which it trains too, and random ones that are easily read
+# wrong.
+TRAINED = "all linears"
+TRAINED_STEPS = 8
 PEFT_ADAPTERS = {
     "all linears": dict(r=8, lora_alpha=16, target_modules="all-linear"),
     "rsLoRA on q, v and down": dict(
@@ -35,6 +38,16 @@ PEFT_ADAPTERS = {
     "a regular expression": dict(
         r=5, lora_alpha=7, target_modules=r".*layers\.[13]\.self_attn\.[qo]_proj"
     ),
+}
+
+# Keys of graft's runs, on top of data/demo/run.yaml: what an adapter's files must tell of.
+GRAFT_ADAPTERS = {
+    "plain": [],
+    "rsLoRA": ["lora.use_rslora=true"],
+    "patterns": [
+        r"lora.rank_pattern={q_proj: 7, 'layers\.2\.mlp\.down_proj': 2}",
+        "lora.alpha_pattern={v_proj: 3, up_proj: 90}",
+    ],
 }
 
 
@@ -75,7 +88,9 @@ def compare_merged(graft: Graft, adapter: Path, merged: Path, what: str) -> None
     check(model.dtype == torch.bfloat16, f"{what}: the merged model loads as bf16")
 
 
-def compare_logits(graft: Graft, adapter: Path, work: Path, what: str) -> None:
+def compare_logits(
+    graft: Graft, adapter: Path, work: Path, what: str, merges: bool = True
+) -> None:
     data = work / "test.jsonl"
     lines = (DEMO / "test.jsonl").read_text().splitlines(keepends=True)
     data.write_text("".join(lines[:CONVERSATIONS]))
@@ -100,6 +115,8 @@ def compare_logits(graft: Graft, adapter: Path, work: Path, what: str) -> None:
     check(moved > DIFFERENT, f"{what}: the adapter moves logits ({moved:.3g} > {DIFFERENT})")
     found = graft_logits("--model", MODEL, "--adapter", adapter)
     check_equal(found, "logits of graft and PEFT are equal")
+    if not merges:
+        return
 
     merged = work / "merged" / what.replace(" ", "-")
     merged.parent.mkdir(exist_ok=True)
@@ -111,46 +128,61 @@ def compare_logits(graft: Graft, adapter: Path, work: Path, what: str) -> None:
     compare_merged(graft, adapter, merged.with_name(f"{merged.name}-bf16"), what)
 
 
-def check_graft_adapter(graft: Graft, work: Path) -> None:
-    run = work / "run"
-    graft("train", DEMO / "run.yaml", "--set", f"model={MODEL}", "--set", f"output={run}",
-          "--set", f"data.train=[{DEMO / 'train.jsonl'}]", "--set", "train.max_steps=12")  # fmt: skip
+def check_graft_adapter(graft: Graft, work: Path, name: str, settings: list[str]) -> None:
+    run, what = work / f"run-{name}", f"trained by graft, {name}"
+    keys = [f"model={MODEL}", f"output={run}", f"data.train=[{DEMO / 'train.jsonl'}]"]
+    keys += ["train.max_steps=12", *settings]
+    graft("train", DEMO / "run.yaml", *(word for key in keys for word in ("--set", key)))
     adapter = run / "adapter"
 
     config = peft.LoraConfig.from_pretrained(adapter)
     fresh = peft.get_peft_model(load_base(MODEL), config)
     expected = peft.get_peft_model_state_dict(fresh)
     found = load_file(adapter / "adapter_model.safetensors")
-    check(sorted(found) == sorted(expected), f"graft's adapter has PEFT's {len(expected)} keys")
+    check(sorted(found) == sorted(expected), f"{what}: PEFT's {len(expected)} keys")
     check(
         all(found[key].shape == value.shape for key, value in expected.items()),
-        "graft's adapter has PEFT's shapes",
+        f"{what}: PEFT's shapes",
     )
     check(
         all(found[key].any() for key in found if "lora_B" in key),
-        "every lora_B of graft's adapter is non-zero",
+        f"{what}: every lora_B is non-zero",
     )
     keys = json.loads((adapter / "adapter_config.json").read_text())
-    check(list(keys) == sorted(keys), "adapter_config.json is sorted")
+    check(list(keys) == sorted(keys), f"{what}: adapter_config.json is sorted")
     check(
         set(keys) <= set(peft.LoraConfig(r=1).to_dict()) | {"peft_version"},
-        "adapter_config.json has only keys PEFT knows",
+        f"{what}: adapter_config.json has only keys PEFT knows",
     )
-    compare_logits(graft, adapter, work, "trained by graft")
+    compare_logits(graft, adapter, work, what, merges=not settings)
+
+
+def train(model) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(MODEL)
+    documents = read_documents(tokenizer, DEMO / "train.jsonl", MAX_LENGTH)
+    steps = epoch_steps(documents, MAX_LENGTH, 2, 3, 0)[:TRAINED_STEPS]
+    losses = train_with_peft(model, steps, 1e-2, 0.0, 1.0)
+    check(losses[-1] < losses[0] / 2, "PEFT's training halves the loss")
 
 
 def check_peft_adapter(graft: Graft, work: Path, name: str, settings: dict) -> None:
     torch.manual_seed(3)
-    config = peft.LoraConfig(task_type="CAUSAL_LM", init_lora_weights=False, **settings)
+    trains = name == TRAINED
+    config = peft.LoraConfig(task_type="CAUSAL_LM", init_lora_weights=trains, **settings)
     adapter = work / "made-by-peft" / name.replace(" ", "-")
-    peft.get_peft_model(load_base(MODEL), config).save_pretrained(adapter)
-    compare_logits(graft, adapter, work, f"made by PEFT, {name}")
+    model = peft.get_peft_model(load_base(MODEL), config)
+    if trains:
+        train(model)
+    model.save_pretrained(adapter)
+    how = "trained" if trains else "made"
+    compare_logits(graft, adapter, work, f"{how} by PEFT, {name}")
 
 
 def main() -> None:
     graft = Graft(sys.argv[1])
     with tempfile.TemporaryDirectory() as folder:
-        check_graft_adapter(graft, Path(folder))
+        for name, settings in GRAFT_ADAPTERS.items():
+            check_graft_adapter(graft, Path(folder), name, settings)
         for name, settings in PEFT_ADAPTERS.items():
             check_peft_adapter(graft, Path(folder), name, settings)
 

@@ -3,39 +3,72 @@
 
 #include "kernels/base/alloc.h"
 #include "kernels/base/philox.h"
-#include "kernels/base/widen.h"
+#include "kernels/values.h"
+
+#include <stdlib.h>
 
 /* The arena is a reservation: pages nobody touches cost nothing. */
 static const int64_t arena_bytes = (int64_t)256 << 20;
-static const int64_t guard_bytes = 4096; /* after the workspace */
+static const int64_t cuda_arena_bytes = (int64_t)16 << 20; /* emulated memory is all touched */
+static const int64_t guard_bytes = 4096;                   /* after the workspace */
+
+/* A case opens it once: its pinned memory takes longer than most ops. */
+static struct gr_device *cuda_device;
+
+bool rig_is_cuda(void)
+{
+    const char *device = getenv("GRAFT_TEST_DEVICE");
+
+    return device != NULL && strcmp(device, "cuda") == 0;
+}
 
 const char *rig_isa(int index)
 {
-#ifdef __x86_64__
-    static const char *const names[] = {"v4", "v3"};
-#else
-    static const char *const names[] = {"baseline"};
-#endif
-
-    for (int64_t i = 0; i < GR_COUNT(names); i++) {
+    if (rig_is_cuda())
+        return index == 0 ? "cuda" : NULL;
+    for (int i = 0; gr_isa_name(i) != NULL; i++) {
         struct gr_device *dev = NULL;
-        gr_status status = gr_device_create(&dev, "cpu", 1, names[i]);
+        gr_status status = gr_device_create(&dev, "cpu", 1, gr_isa_name(i));
 
         /* this CPU may lack one, but graft must know it */
         ASSERT(status == GR_OK || status == GR_ERR_DEVICE);
         gr_error_clear();
         gr_device_destroy(dev);
         if (status == GR_OK && index-- == 0)
-            return names[i];
+            return gr_isa_name(i);
     }
     return NULL;
 }
 
 void rig_open(struct rig *r, const char *isa, int threads)
 {
+    rig_open_bytes(r, isa, threads, rig_is_cuda() ? cuda_arena_bytes : arena_bytes);
+}
+
+void rig_open_bytes(struct rig *r, const char *isa, int threads, int64_t bytes)
+{
+    bool on_cuda = rig_is_cuda() && (isa == NULL || strcmp(isa, "cpu") != 0);
+
     *r = (struct rig){0};
-    ASSERT_OK(gr_device_create(&r->dev, "cpu", threads, isa));
-    ASSERT_OK(gr_device_arena_create(r->dev, &r->arena, "tensors", arena_bytes));
+    if (on_cuda && cuda_device == NULL)
+        ASSERT_OK(gr_device_create(&cuda_device, "cuda", threads, NULL));
+    if (on_cuda)
+        r->dev = cuda_device;
+    else
+        ASSERT_OK(gr_device_create(&r->dev, "cpu", threads, rig_is_cuda() ? NULL : isa));
+    ASSERT_OK(gr_device_arena_create(r->dev, &r->arena, "tensors", bytes));
+}
+
+void rig_each_isa(void (*body)(struct rig *r))
+{
+    const char *isa;
+    struct rig r;
+
+    for (int i = 0; (isa = rig_isa(i)) != NULL; i++) {
+        rig_open(&r, isa, 1);
+        body(&r);
+        rig_close(&r);
+    }
 }
 
 /* Everything around the view still holds the bits it was filled with. */
@@ -80,19 +113,10 @@ void rig_close(struct rig *r)
         assert_guards(r, r->tensor[i].view, r->tensor[i].around);
     gr_device_arena_release(r->dev, &r->workspace);
     gr_device_arena_release(r->dev, &r->arena);
-    gr_device_destroy(r->dev);
-}
-
-/* Every byte ff: a NaN in each type of float. */
-static void fill_bytes(struct rig *r, gr_tensor t)
-{
-    int64_t bytes = gr_tensor_count(t) * gr_dtype_bytes(t.dtype);
-    unsigned char *fill = gr_alloc(bytes, 1);
-
-    memset(fill, 0xff, (size_t)bytes);
-    gr_device_upload(r->dev, t, fill);
-    ASSERT_OK(gr_device_sync(r->dev));
-    gr_free(fill);
+    if (r->dev == cuda_device)
+        gr_device_set_workspace(r->dev, NULL, 0);
+    else
+        gr_device_destroy(r->dev);
 }
 
 gr_tensor rig_tensor(struct rig *r, gr_tensor shape, int64_t gap)
@@ -102,7 +126,7 @@ gr_tensor rig_tensor(struct rig *r, gr_tensor shape, int64_t gap)
     gr_tensor view = gr_tensor_columns(gr_tensor_rows(around, 1, n + 1), gap / 2, gap / 2 + row);
 
     ASSERT(r->tensors < RIG_TENSORS_MAX && (shape.ndim > 1 || gap == 0));
-    fill_bytes(r, around);
+    gr_values_poison(r->dev, around);
     shape.data = view.data;
     shape.stride = view.stride;
     r->tensor[r->tensors].view = shape;
@@ -131,43 +155,15 @@ gr_tensor rig_random(struct rig *r, gr_tensor shape, int64_t gap, double low, do
 
 void rig_write(struct rig *r, gr_tensor t, const double *values)
 {
-    int64_t count = gr_tensor_count(t);
-    unsigned char *bytes = gr_alloc(count, (size_t)gr_dtype_bytes(t.dtype));
-
-    for (int64_t i = 0; i < count; i++) {
-        if (t.dtype == GR_F32)
-            ((float *)(void *)bytes)[i] = (float)values[i];
-        else if (t.dtype == GR_BF16)
-            ((uint16_t *)(void *)bytes)[i] = gr_float_to_bf16((float)values[i]);
-        else if (t.dtype == GR_I32)
-            ((int32_t *)(void *)bytes)[i] = (int32_t)values[i];
-        else
-            ((double *)(void *)bytes)[i] = values[i];
-    }
-    gr_device_upload(r->dev, t, bytes);
+    gr_values_write(r->dev, t, values);
     ASSERT_OK(gr_device_sync(r->dev));
-    gr_free(bytes);
 }
 
 double *rig_read(struct rig *r, gr_tensor t)
 {
-    int64_t count = gr_tensor_count(t);
-    double *values = GR_NEW_ARRAY(double, count);
-    unsigned char *bytes = gr_alloc(count, (size_t)gr_dtype_bytes(t.dtype));
+    double *values = gr_values_read(r->dev, t);
 
-    gr_device_download(r->dev, bytes, t);
-    ASSERT_OK(gr_device_sync(r->dev));
-    for (int64_t i = 0; i < count; i++) {
-        if (t.dtype == GR_F32)
-            values[i] = (double)((float *)(void *)bytes)[i];
-        else if (t.dtype == GR_BF16)
-            values[i] = (double)gr_float_from_bf16(((uint16_t *)(void *)bytes)[i]);
-        else if (t.dtype == GR_I32)
-            values[i] = ((int32_t *)(void *)bytes)[i];
-        else
-            values[i] = ((double *)(void *)bytes)[i];
-    }
-    gr_free(bytes);
+    ASSERT_OK(gr_device_status(r->dev));
     return values;
 }
 
@@ -186,22 +182,19 @@ void rig_set_workspace(struct rig *r, int64_t bytes)
     gr_device_arena_release(r->dev, &r->workspace);
     ASSERT_OK(gr_device_arena_create(r->dev, &r->workspace, "workspace", bytes + guard_bytes));
     r->workspace_bytes = bytes;
-    fill_bytes(r, gr_tensor_1d(r->workspace.base, GR_U8, bytes + guard_bytes));
+    gr_values_poison(r->dev, gr_tensor_1d(r->workspace.base, GR_U8, bytes + guard_bytes));
     gr_device_set_workspace(r->dev, r->workspace.base, bytes);
+}
+
+double rig_factor_rounding(const struct rig *r, enum gr_dtype dtype)
+{
+    return gr_device_factor_rounding(r->dev, dtype);
 }
 
 void rig_assert_close(const char *what, const double *found, const double *expected, int64_t count,
                       double tolerance)
 {
     rig_assert_stored(what, GR_F32, found, expected, count, tolerance);
-}
-
-/* Half of the distance between neighbours around a value; of f32: nothing worth telling. */
-static double half_unit(enum gr_dtype dtype, double value)
-{
-    enum { BF16_DIGITS = 8 };
-
-    return dtype != GR_BF16 || value == 0 ? 0 : ldexp(0.5, ilogb(value) - (BF16_DIGITS - 1));
 }
 
 void rig_assert_stored(const char *what, enum gr_dtype dtype, const double *found,
@@ -212,7 +205,7 @@ void rig_assert_stored(const char *what, enum gr_dtype dtype, const double *foun
     for (int64_t i = 0; i < count; i++)
         largest = fmax(largest, fabs(expected[i]));
     for (int64_t i = 0; i < count; i++) {
-        double allowed = tolerance * largest + half_unit(dtype, expected[i]);
+        double allowed = tolerance * largest + gr_value_half_unit(dtype, expected[i]);
 
         ASSERT_MSG(fabs(found[i] - expected[i]) <= allowed,
                    "%s %s: element %" PRId64 " is %.9g, expected %.9g (off by %g of the largest)",
@@ -239,27 +232,35 @@ static unsigned char *run_body(void (*body)(struct rig *r), const char *isa, int
     return memory;
 }
 
-void rig_assert_same_bits(void (*body)(struct rig *r))
+/* Other runs of the body leave the same bits: `threads` of them, on `isa`. */
+static void assert_same(void (*body)(struct rig *r), const char *isa, int threads,
+                        const unsigned char *expected, int64_t bytes)
+{
+    int64_t found_bytes = 0;
+    unsigned char *found = run_body(body, isa, threads, &found_bytes);
+
+    ASSERT_INT(found_bytes, bytes);
+    for (int64_t b = 0; b < bytes; b++)
+        if (found[b] != expected[b])
+            ASSERT_MSG(false, "byte %" PRId64 " of %" PRId64 " differs on %s with %d threads", b,
+                       bytes, isa, threads);
+    gr_free(found);
+}
+
+void rig_assert_same_bits(void (*body)(struct rig *r), bool on_all_devices)
 {
     static const int threads[] = {2, 3, 5};
     const char *isa;
 
     for (int i = 0; (isa = rig_isa(i)) != NULL; i++) {
-        int64_t bytes = 0, more = 0;
+        int64_t bytes = 0;
         unsigned char *alone = run_body(body, isa, 1, &bytes);
 
-        for (int64_t t = 0; t < GR_COUNT(threads); t++) {
-            unsigned char *shared = run_body(body, isa, threads[t], &more);
-
-            ASSERT_INT(more, bytes);
-            for (int64_t b = 0; b < bytes; b++)
-                if (shared[b] != alone[b])
-                    ASSERT_MSG(false,
-                               "%s: byte %" PRId64 " of %" PRId64
-                               " differs between 1 and %d threads",
-                               isa, b, bytes, threads[t]);
-            gr_free(shared);
-        }
+        /* a GPU has no such threads: once more is enough */
+        for (int64_t t = 0; t < (rig_is_cuda() ? 1 : GR_COUNT(threads)); t++)
+            assert_same(body, isa, threads[t], alone, bytes);
+        if (rig_is_cuda() && on_all_devices)
+            assert_same(body, "cpu", 1, alone, bytes);
         gr_free(alone);
     }
 }

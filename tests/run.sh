@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
 # Runs the tests: installs what is missing, builds, runs everything, then the quick tests again under
-# AddressSanitizer.  The last lines are ctest's own summary; the exit code is that of the tests.
-#   --quick        only the quick tests, without AddressSanitizer
+# AddressSanitizer, then each fuzz target for some seconds.  The last lines are ctest's own summary; the
+# exit code is that of the tests.
+#   --quick        only the quick tests, without AddressSanitizer and without fuzzing
 #   --with-peft    make the Python environment with torch and PEFT if it is missing (3 GB, once);
 #                  so does CI=true.  Without it the tests that need it skip with a reason.
 #   --no-peft      leave it out even where it is there
+#   --with-cuda    install NVIDIA's compiler if there is no CUDA toolkit (730 MB, once); so does
+#                  CI=true.  Without either the CUDA backend is not built, and not tested under emulation
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,14 +18,17 @@ usage()
 
 quick=false
 peft=auto
+cuda='find'
 if [ "${CI-}" = true ]; then
     peft=create
+    cuda='create'
 fi
 for argument in "$@"; do
     case $argument in
     --quick) quick=true ;;
     --with-peft) peft=create ;;
     --no-peft) peft=none ;;
+    --with-cuda) cuda='create' ;;
     --help | -h)
         usage
         exit 0
@@ -77,30 +83,62 @@ find_peft()
     fi
 }
 
+find_cuda()
+{
+    if [ "$cuda" = create ]; then
+        cuda_root=$(tests/cuda_toolkit.sh)
+        GRAFT_CUOBJDUMP=$(tests/cuda_toolkit.sh --cuobjdump)
+    else
+        cuda_root=$(tests/cuda_toolkit.sh --find || true)
+        GRAFT_CUOBJDUMP=$(tests/cuda_toolkit.sh --cuobjdump --find || true)
+    fi
+    export GRAFT_CUOBJDUMP
+    echo "${cuda_root:-none: the CUDA backend is not built (--with-cuda installs one)}"
+}
+
 # build_and_test PRESET CTEST_ARGUMENT...
 build_and_test()
 {
     local preset=$1
     shift
     step "build ($preset)"
-    cmake --preset "$preset"
+    cmake --preset "$preset" -DGR_CUDA_ROOT="$cuda_root"
     cmake --build --preset "$preset" --parallel "$(nproc)"
     step "test ($preset)"
-    ctest --test-dir "build/$preset" --parallel 2 --output-on-failure --no-tests=error "$@"
+    # Two more than cores: tests that kill, stop and lose processes wait most of their time.
+    ctest --test-dir "build/$preset" --parallel $(($(nproc) + 2)) --output-on-failure --no-tests=error "$@"
+}
+
+# can_fuzz: clang is here with libFuzzer, AddressSanitizer and OpenMP.
+can_fuzz()
+{
+    echo 'int LLVMFuzzerTestOneInput(const char *bytes, long count) { return !bytes + !count; }' |
+        clang -x c - -fsanitize=fuzzer,address -fopenmp -o /dev/null 2>/dev/null
 }
 
 step 'packages'
 packages=(git clang-format ccache)
+if ! $quick; then
+    packages+=(clang libclang-rt-dev libomp-dev)
+fi
 if [ "$peft" = create ]; then
     packages+=(python3-venv)
 fi
 launch/install.sh "${packages[@]}"
 step 'python with PEFT'
 find_peft
+step 'CUDA toolkit'
+find_cuda
 
 if $quick; then
     build_and_test dev --label-regex '^quick$'
 else
     build_and_test dev
-    build_and_test asan --label-regex '^quick$'
+    build_and_test asan --label-regex '^(quick|short)$'
+    if can_fuzz; then
+        build_and_test fuzz
+    else
+        step 'test (fuzz)'
+        echo 'skipped: clang with libFuzzer, AddressSanitizer and OpenMP is not here'
+    fi
 fi

@@ -18,7 +18,10 @@ done > "$work/data.jsonl"
 
 train()
 {
-    mpirun -n "$2" --bind-to none --oversubscribe "$graft" train /dev/null \
+    # its own folder for mpirun's sessions: the end of another run removes a shared one
+    OMPI_MCA_orte_tmpdir_base=$work/mpi-$1 mpirun -n "$2" --bind-to none --oversubscribe \
+        "$graft" train /dev/null \
+        --set device.dtype=f32 \
         --set model="$work/model" --set data.train="$work/data.jsonl" --set output="$work/$1" \
         --set data.max_length=256 --set lora.r=3 --set lora.lora_dropout=0.1 \
         --set train.micro_batches=3 --set train.max_steps=$steps --set train.learning_rate=1e-2 \

@@ -51,7 +51,7 @@ void gr_state_case_init(struct gr_state_case *sc)
         .pid = 1,
         .world_size = 1,
         .save_total_limit = GR_STATE_LIMIT_LEAST,
-        .retry_deadline_s = 5,
+        .patience_s = 5,
         .clock = {unix_s, monotonic_s, sleep_s, uuid, sc},
     };
 }

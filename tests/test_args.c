@@ -10,6 +10,9 @@ static const struct gr_option options[] = {
     {"set", 0, GR_OPTION_REPEATED, "KEY=VALUE", "set a key", 0, 0},
     {"seed", 0, GR_OPTION_INTEGER, "N", "seed", 0, 100},
     {"top-p", 0, GR_OPTION_REAL, "X", "nucleus", 0, 1},
+    {"count", 'n', GR_OPTION_INTEGER, "N", "how many", 1, 1e6},
+    {"rate", 0, GR_OPTION_REAL, "X", "how fast", 0.25, 1},
+    {"prompt", 0, GR_OPTION_TEXT, "TEXT", "what to say", 0, 0},
     {0},
 };
 static const struct gr_command command = {
@@ -177,6 +180,34 @@ TEST(args_number_that_is_wrong_is_refused)
                    "try: --top-p is wrong (found 0x1, expected a number from 0 to 1)", "");
 }
 
+TEST(args_range_is_told_in_digits_and_by_the_name_typed)
+{
+    expect_refused(WORDS("-n", "0"),
+                   "try: -n is wrong (found 0, expected an integer from 1 to 1000000)", "");
+    expect_refused(WORDS("-n0"),
+                   "try: -n is wrong (found 0, expected an integer from 1 to 1000000)", "");
+    expect_refused(WORDS("--count=0"),
+                   "try: --count is wrong (found 0, expected an integer from 1 to 1000000)", "");
+    expect_refused(WORDS("--rate", "9"),
+                   "try: --rate is wrong (found 9, expected a number from 0.25 to 1)", "");
+}
+
+TEST(args_empty_value_is_refused_unless_it_is_a_text)
+{
+    struct gr_args *args = NULL;
+
+    expect_refused(WORDS("a", "--model="), "try: --model is empty (found nothing, expected DIR)",
+                   "a variable of the shell may be unset");
+    expect_refused(WORDS("a", "-m", ""), "try: -m is empty (found nothing, expected DIR)",
+                   "a variable of the shell may be unset");
+    expect_refused(WORDS("a", "--set", ""),
+                   "try: --set is empty (found nothing, expected KEY=VALUE)",
+                   "a variable of the shell may be unset");
+    ASSERT_OK(read_words(&args, WORDS("a", "-mX", "--prompt", "")));
+    ASSERT_TEXT(gr_args_text(args, "prompt"), "");
+    gr_args_destroy(args);
+}
+
 TEST(args_that_are_incomplete_or_too_many_are_refused)
 {
     const char *usage = "usage: graft try --model DIR FILE [FILE]";
@@ -204,6 +235,9 @@ TEST(args_help_text_lists_every_option)
                            "      --set KEY=VALUE...       set a key\n"
                            "      --seed N                 seed\n"
                            "      --top-p X                nucleus\n"
+                           "  -n, --count N                how many\n"
+                           "      --rate X                 how fast\n"
+                           "      --prompt TEXT            what to say\n"
                            "  -h, --help                   print this\n"
                            "\n"
                            "Details.\n");

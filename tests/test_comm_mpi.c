@@ -1,26 +1,10 @@
 /* The collectives and the exchange between real processes; run by mpirun with several rank counts.
  */
 #include "kernels/base/alloc.h"
+#include "tests/ranks.h"
 #include "tests/test.h"
-#include "trainer/run/comm.h"
-
-#include <stdlib.h>
 
 static struct gr_comm *comm;
-
-static void leave(void)
-{
-    gr_comm_destroy(comm);
-}
-
-/* All cases of a process share one communicator: MPI can be joined once. */
-static void join(void)
-{
-    if (comm != NULL)
-        return;
-    ASSERT_OK(gr_comm_create(&comm, 30.0));
-    atexit(leave);
-}
 
 static unsigned char pattern(int from, int64_t i)
 {
@@ -29,7 +13,7 @@ static unsigned char pattern(int from, int64_t i)
 
 TEST(comm_mpi_ranks_know_their_host)
 {
-    join();
+    comm = ranks_join();
     ASSERT_TEXT(gr_comm_kind(comm), "mpi");
     ASSERT_INT(gr_comm_local_size(comm), gr_comm_size(comm));
     ASSERT_INT(gr_comm_local_rank(comm), gr_comm_rank(comm));
@@ -38,7 +22,7 @@ TEST(comm_mpi_ranks_know_their_host)
 
 TEST(comm_mpi_broadcast_from_every_root)
 {
-    join();
+    comm = ranks_join();
     for (int root = 0; root < gr_comm_size(comm); root++) {
         int64_t value = gr_comm_rank(comm) == root ? 1000 + root : -1;
 
@@ -51,7 +35,7 @@ TEST(comm_mpi_all_gather_orders_by_rank)
 {
     int64_t all[64] = {0}, mine[2];
 
-    join();
+    comm = ranks_join();
     mine[0] = gr_comm_rank(comm);
     mine[1] = -gr_comm_rank(comm);
     ASSERT_OK(gr_comm_all_gather(comm, all, mine, sizeof mine, "test"));
@@ -65,7 +49,7 @@ TEST(comm_mpi_agree_ors_flags)
 {
     uint64_t flags;
 
-    join();
+    comm = ranks_join();
     flags = UINT64_C(1) << gr_comm_rank(comm);
     ASSERT_OK(gr_comm_agree(comm, &flags, "test"));
     ASSERT_INT(flags, (UINT64_C(1) << gr_comm_size(comm)) - 1);
@@ -77,7 +61,7 @@ TEST(comm_mpi_exchange_of_unequal_sizes)
     static const int64_t sizes[][2] = {{1, 0}, {0, 3}, {(4 << 20) + 1, 5}, {9 << 20, 10 << 20}};
     int rank, peer;
 
-    join();
+    comm = ranks_join();
     rank = gr_comm_rank(comm);
     peer = rank ^ 1;
     for (int64_t s = 0; s < GR_COUNT(sizes) && peer < gr_comm_size(comm); s++) {
@@ -99,7 +83,7 @@ TEST(comm_mpi_exchange_of_unequal_sizes)
 
 TEST(comm_mpi_agree_status_of_no_failure_is_ok)
 {
-    join();
+    comm = ranks_join();
     ASSERT_OK(gr_comm_agree_status(comm, GR_OK, "test"));
     ASSERT(!gr_error_is_set());
 }
@@ -111,7 +95,7 @@ TEST(comm_mpi_agree_status_is_the_lowest_failing_rank)
     int rank, lowest;
     char expected[64];
 
-    join();
+    comm = ranks_join();
     rank = gr_comm_rank(comm);
     lowest = gr_comm_size(comm) > 1 ? gr_comm_size(comm) - 2 : 0;
     if (rank >= lowest) {

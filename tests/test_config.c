@@ -43,6 +43,7 @@ TEST(config_init_gives_the_documented_defaults)
     ASSERT(c.train.init_from == NULL);
     ASSERT_INT(c.device.memory, 0);
     ASSERT_INT(c.device.threads, 0);
+    ASSERT_TEXT(c.dist.reduce, "tree");
     ASSERT(c.dist.timeout_seconds == 600.0);
     gr_config_release(&c);
 }

@@ -78,9 +78,9 @@ TEST(config_identity_is_the_same_for_free_keys_and_differs_for_others)
                                             "dist.backend=mpi",
                                             "dist.timeout_seconds=1"};
     static const char *const identity_keys[] = {
-        "lora.r=8",          "train.seed=1",        "train.eval_steps=7",
-        "device.dtype=f32",  "data.eval_split=0.5", "train.init_from=c",
-        "data.packing=false"};
+        "lora.r=8",           "train.seed=1",          "train.eval_steps=7",
+        "device.dtype=f32",   "data.eval_split=0.5",   "train.init_from=c",
+        "data.packing=false", "dist.reduce=all_reduce"};
     struct gr_config c;
     struct gr_buffer plain = {0}, other = {0};
 
@@ -115,6 +115,7 @@ TEST(config_identity_is_sorted_compact_json)
         "\"data.format\":\"auto\",\"data.loss_on\":\"assistant\",\"data.max_length\":2048,"
         "\"data.packing\":true,\"data.too_long\":\"truncate\","
         "\"device.deterministic\":false,\"device.dtype\":\"auto\","
+        "\"dist.reduce\":\"tree\","
         "\"lora.alpha_pattern\":{},\"lora.init_lora_weights\":\"false\","
         "\"lora.lora_alpha\":32,\"lora.lora_dropout\":0.1,\"lora.loraplus_lr_ratio\":1.0,"
         "\"lora.r\":16,\"lora.rank_pattern\":{\"^a.*\\\\d+\":1,\"b: c\":2},"
@@ -137,11 +138,14 @@ TEST(config_help_names_key_default_range_unit_and_whether_it_is_free)
 
     gr_config_help(&text);
     ASSERT(strstr(text.data, "  data.max_length (default 2048)\n"
-                             "      length of a pack (an integer in [2, 1048576], tokens)\n"));
+                             "      length of a pack, and the most that a document may have\n"
+                             "      (an integer in [2, 1048576], tokens)\n"));
     ASSERT(strstr(text.data,
                   "  device.dtype (default auto)\n"
-                  "      how weights and activations are stored; auto: f32, or bf16 where f32 "
-                  "weights do not fit (auto | f32 | bf16)\n"));
-    ASSERT(strstr(text.data, "(an integer in [1, 1000000000], steps; may change on resume)\n"));
+                  "      how weights and activations are stored; auto: bf16 on CUDA, on CPUs with\n"
+                  "      AMX and where f32 weights do not fit, else f32 (auto | f32 | bf16)\n"));
+    ASSERT(strstr(text.data,
+                  "      metrics are reported every so many steps\n"
+                  "      (an integer in [1, 1000000000], steps; may change on resume)\n"));
     gr_buffer_release(&text);
 }

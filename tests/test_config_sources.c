@@ -223,3 +223,26 @@ TEST(config_check_refuses_keys_that_contradict)
                          "none, expected data.eval or data.eval_split)",
                          "set data.eval or data.eval_split");
 }
+
+TEST(config_check_refuses_all_reduce_without_nccl)
+{
+    static const char *const base[] = {"model=m", "output=o", "data.train=t",
+                                       "dist.reduce=all_reduce", "dist.backend=nccl"};
+    static const char *const by_mpi[] = {"model=m", "output=o", "data.train=t",
+                                         "dist.reduce=all_reduce", "dist.backend=mpi"};
+    static const char *const on_cpu[] = {"model=m", "output=o", "data.train=t",
+                                         "dist.reduce=all_reduce", "device.backend=cpu"};
+    struct gr_config c;
+
+    expect_check_refused(by_mpi, 5, GR_CONFIG_TO_TRAIN,
+                         "run.yaml: dist.reduce all_reduce is NCCL's (found dist.backend mpi, "
+                         "expected nccl or auto)",
+                         "set dist.reduce to tree");
+    expect_check_refused(on_cpu, 5, GR_CONFIG_TO_TRAIN,
+                         "run.yaml: dist.reduce all_reduce is NCCL's, between GPUs (found "
+                         "device.backend cpu, expected cuda or auto)",
+                         "set dist.reduce to tree");
+    ASSERT_OK(gr_config_resolve(&c, NULL, base, 5));
+    ASSERT_OK(gr_config_check(&c, "run.yaml", GR_CONFIG_TO_TRAIN));
+    gr_config_release(&c);
+}

@@ -42,13 +42,15 @@ output: out
 data: {train: [train.jsonl, more.jsonl], eval: [eval.jsonl], max_length: 64}
 lora: {r: 2}
 train: {micro_batches: 3, max_steps: 6, eval_steps: 3, learning_rate: 1.0e-2}
-device: {threads: 1}
+device: {threads: 1, dtype: f32}
 YAML
 
 # train RANKS OUTPUT ARGUMENT...: the hash of the adapter, and of all evaluation losses
 train()
 {
-    mpirun -n "$1" --bind-to none "$graft" train run.yaml --set output="$2" "${@:3}" >log 2>&1 ||
+    # its own folder for mpirun's sessions: the end of another run removes a shared one
+    OMPI_MCA_orte_tmpdir_base=$work/mpi-$2 mpirun -n "$1" --bind-to none "$graft" train run.yaml \
+        --set output="$2" "${@:3}" >log 2>&1 ||
         { cat log >&2; return 1; }
     sha256sum <"$2/adapter/adapter_model.safetensors"
     sed -n 's/.*"eval_loss": *\([0-9.e+-]*\).*/\1/p' "$2/metrics.jsonl"
@@ -77,7 +79,7 @@ check 'a store says which tokenizer it is not of' bash -c "
     [ \$code = 3 ] && grep -q 'prepared/train.h5: the tokens were made with another tokenizer' err"
 loss() { "$graft" eval --model model --data "$1" --set data.max_length=64 --json 2>/dev/null; }
 check 'eval takes a store' [ "$(loss prepared/eval.h5)" = "$(loss eval.jsonl)" ]
-check 'eval of it says something' grep -q '"eval_loss": [0-9]' <(loss prepared/eval.h5)
+check 'eval of it says something' grep -q '"eval_loss":[0-9]' <(loss prepared/eval.h5)
 
 # ---- show and info ----
 "$graft" data show run.yaml -n 1 --from 60 2>/dev/null >show
@@ -95,6 +97,20 @@ done
 check 'info in words names the tokenizer and the sources' \
     [ "$("$graft" data info run.yaml 2>/dev/null | grep -c 'sha256 [0-9a-f]\{64\}$')" = 4 ]
 
+# refused MESSAGE ARGUMENT...: of graft data show
+refused()
+{
+    local code=0
+    "$graft" data show run.yaml "${@:2}" >out 2>err || code=$?
+    [ "$code" = 2 ] && grep -qF "error: $1" err && [ ! -s out ]
+}
+check 'show -n 0 is refused by its name' \
+    refused 'data: -n is wrong (found 0, expected an integer from 1 to 1000000000)' -n 0
+check 'show beyond the last is refused' \
+    refused '--from: there is no such document (found 81, expected at most 80)' --from 81
+check 'show --eval without evaluation data is refused' \
+    refused '--eval: there is nothing to evaluate on' --eval --set data.eval=
+
 # ---- killed while it prepares ----
 for place in tokens.document@40 tokens.written; do
     rm -rf "$tokens"
@@ -108,6 +124,11 @@ for place in tokens.document@40 tokens.written; do
     code=0
     { GRAFT_FAIL=$place:0:kill "$graft" data prepare run.yaml -o again; } >/dev/null 2>&1 || code=$?
     check "$place: -o leaves nothing under its name" [ ! -e again/train.h5 -a "$code" = 137 ]
+    check "$place: -o leaves what it was at" [ "$(ls -A again | sed 's/[^.]*$/X/')" = train.h5.partial.X ]
+    "$graft" data prepare run.yaml -o again >/dev/null 2>&1
+    check "$place: -o once more sweeps it" \
+        [ "$(ls -A again | tr '\n' ' ')" = 'eval.h5 eval.h5.sha256 train.h5 train.h5.sha256 ' ]
+    check "$place: and makes the same" cmp again/train.h5 prepared/train.h5
 done
 
 # ---- no room ----

@@ -1,7 +1,12 @@
 /* Devices: opening, forcing an instruction set, arenas, copies and the sticky failure. */
 #include "kernels/backend.h"
 #include "kernels/base/alloc.h"
+#include "tests/files.h"
 #include "tests/rig.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
 
 static void assert_refused(const char *kind, const char *isa, gr_status expected, const char *word)
 {
@@ -18,15 +23,31 @@ static void assert_refused(const char *kind, const char *isa, gr_status expected
 
 TEST(device_unknown_kind_or_isa_refused)
 {
+    ASSERT(setenv("GRAFT_CUDA_PLUGIN", "none", 1) == 0);
     assert_refused("gpu", NULL, GR_ERR_USAGE, "found gpu");
     assert_refused("cpu", "v5", GR_ERR_USAGE, "found v5");
-    assert_refused("cuda", NULL, GR_ERR_DEVICE, "no CUDA plug-in");
+    assert_refused("cuda", NULL, GR_ERR_DEVICE, "CUDA plug-in");
+}
+
+/* Linux may keep a program from using the tiles of AMX. */
+TEST(device_without_leave_for_tiles_takes_the_next_isa)
+{
+#ifdef __x86_64__
+    struct gr_device *dev = NULL;
+
+    gr_test_forbid(SYS_arch_prctl, EPERM);
+    ASSERT_OK(gr_device_create(&dev, "cpu", 1, NULL));
+    ASSERT(strcmp(gr_device_isa(dev), "v4amx") != 0);
+    gr_device_destroy(dev);
+    assert_refused("cpu", "v4amx", GR_ERR_DEVICE, "expected v4amx");
+#endif
 }
 
 TEST(device_auto_takes_best_isa)
 {
     struct gr_device *dev = NULL;
 
+    ASSERT(setenv("GRAFT_CUDA_PLUGIN", "none", 1) == 0);
     ASSERT_OK(gr_device_create(&dev, "auto", 3, NULL));
     ASSERT_TEXT(gr_device_name(dev), "cpu");
     ASSERT_TEXT(gr_device_isa(dev), rig_isa(0));

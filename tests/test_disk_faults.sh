@@ -35,7 +35,7 @@ model: $work/model
 data: {train: [$work/data.jsonl], max_length: 64}
 lora: {r: 2}
 train: {micro_batches: 2, max_steps: 3}
-device: {threads: 1}
+device: {threads: 1, dtype: f32}
 YAML
 
 fail()

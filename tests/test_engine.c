@@ -2,98 +2,11 @@
  * number; packed equals unpacked, accumulated equals one big batch, a trial stacked with others
  * equals the trial alone.  On the golden Llama model, with random documents and dropout off. */
 #include "kernels/base/alloc.h"
-#include "kernels/base/log.h"
-#include "kernels/base/philox.h"
 #include "kernels/base/widen.h"
+#include "tests/engine_rig.h"
 #include "tests/test.h"
-#include "trainer/run/engine.h"
 
-#include <stdlib.h>
-
-enum { DOCUMENTS = 12, LENGTH = 96 };
-
-struct rig {
-    struct gr_config config;
-    struct gr_comm *comm;
-    struct gr_device *dev;
-    struct gr_documents documents;
-    struct gr_trial trial[3];
-    struct gr_engine engine;
-};
-
-/* Lengths 5..90; about half of the tokens supervised, in runs. */
-static void make_documents(struct gr_documents *documents)
-{
-    for (uint32_t d = 0; d < DOCUMENTS; d++) {
-        uint32_t tokens[LENGTH];
-        uint8_t labels[LENGTH];
-        int32_t length = 5 + (int32_t)(gr_philox(7, d, 0, 0, 0).word[0] % 86);
-
-        for (uint32_t i = 0; i < (uint32_t)length; i++) {
-            tokens[i] = gr_philox(7, d, i, 1, 0).word[0] % 96;
-            labels[i] = i / 4 % 2 == 1;
-        }
-        gr_documents_add(documents, tokens, labels, length, 0);
-    }
-}
-
-static void set(struct rig *r, const char *assignment)
-{
-    ASSERT_OK(gr_config_set(&r->config, assignment));
-}
-
-static void open_rig(struct rig *r, const char *const *assignments)
-{
-    memset(r, 0, sizeof *r);
-    gr_log_speaks(false);
-    gr_config_init(&r->config);
-    gr_free(r->config.model);
-    r->config.model = gr_format("%s/tests/golden/llama", getenv("GRAFT_SOURCE_DIR"));
-    set(r, "data.max_length=96");
-    set(r, "lora.r=4");
-    set(r, "train.learning_rate=1.0e-2");
-    set(r, "train.warmup_ratio=0");
-    set(r, "train.max_grad_norm=0");
-    for (; *assignments != NULL; assignments++)
-        set(r, *assignments);
-    ASSERT_OK(gr_comm_create(&r->comm, 10));
-    ASSERT_OK(gr_device_create(&r->dev, "cpu", 2, NULL));
-    make_documents(&r->documents);
-    ASSERT_OK(gr_engine_load_model(&r->engine, &r->config, r->dev, r->comm));
-}
-
-/* Trials differ in their seed, 42 and up: other packs, other initial adapters. */
-static void prepare(struct rig *r, int trials)
-{
-    int64_t begin = 0;
-
-    for (int i = 0; i < trials; i++) {
-        r->config.train.seed = 42 + i;
-        ASSERT_OK(gr_trial_init(&r->trial[i], &r->config, &r->engine.model.config, &r->documents, i,
-                                begin));
-        begin = r->trial[i].end;
-    }
-    ASSERT_OK(gr_engine_prepare(&r->engine, r->trial, trials, 0));
-    ASSERT_OK(gr_engine_init_adapters(&r->engine));
-}
-
-static void step(struct rig *r, struct gr_update *update, int64_t number)
-{
-    for (int64_t m = 0; m < r->config.train.micro_batches; m++)
-        ASSERT_OK(gr_engine_micro_batch(&r->engine, number, m));
-    ASSERT_OK(gr_engine_update(&r->engine, update, number));
-}
-
-static void close_rig(struct rig *r)
-{
-    gr_engine_release(&r->engine);
-    for (int i = 0; i < 3; i++)
-        gr_trial_release(&r->trial[i]);
-    gr_documents_release(&r->documents);
-    gr_device_destroy(r->dev);
-    gr_comm_destroy(r->comm);
-    gr_config_release(&r->config);
-}
+#include <stdio.h>
 
 /* Two updates with all documents in each; the adapter of a trial after them. */
 struct outcome {
@@ -102,14 +15,14 @@ struct outcome {
     int64_t elements;
 };
 
-static struct outcome train(struct rig *r, int trials, int of)
+static struct outcome train(struct engine_rig *r, int trials, int of)
 {
     struct gr_update updates[3];
     struct outcome o = {0};
 
-    prepare(r, trials);
-    step(r, updates, 1);
-    step(r, updates, 2);
+    engine_rig_prepare(r, trials);
+    engine_rig_step(r, updates, 1);
+    engine_rig_step(r, updates, 2);
     o.update = updates[of];
     o.elements = r->trial[of].adapter->elements;
     o.adapter = GR_NEW_ARRAY(float, o.elements);
@@ -119,12 +32,12 @@ static struct outcome train(struct rig *r, int trials, int of)
 
 static struct outcome train_with(const char *const *assignments, int trials, int of)
 {
-    struct rig r;
+    struct engine_rig r;
     struct outcome o;
 
-    open_rig(&r, assignments);
+    engine_rig_open(&r, "cpu", assignments);
     o = train(&r, trials, of);
-    close_rig(&r);
+    engine_rig_close(&r);
     return o;
 }
 
@@ -188,21 +101,19 @@ TEST(engine_stacked_trial_equals_the_trial_alone)
 TEST(engine_loss_is_divided_by_the_supervised_tokens)
 {
     struct outcome o = train_with(packed, 1, 0);
-    struct rig r;
+    struct engine_rig r;
     struct gr_update update;
 
-    open_rig(&r, packed);
+    engine_rig_open(&r, "cpu", packed);
     ASSERT_INT(o.update.supervised, r.documents.supervised_count);
     ASSERT_INT(o.update.tokens, r.documents.token_count);
-    prepare(&r, 1);
-    for (int64_t m = 0; m < 12; m++)
-        ASSERT_OK(gr_engine_micro_batch(&r.engine, 1, m));
-    ASSERT_OK(gr_engine_update(&r.engine, &update, 1));
+    engine_rig_prepare(&r, 1);
+    engine_rig_step(&r, &update, 1);
     /* B is 0 at first: the loss is the base model's, near log(96) for random documents */
     ASSERT(update.loss > 3 && update.loss < 12);
     ASSERT(o.update.loss < update.loss);
     gr_free(o.adapter);
-    close_rig(&r);
+    engine_rig_close(&r);
 }
 
 /* The second step computes with what the first one changed, in bf16 nearly as in f32; the masters,
@@ -213,13 +124,13 @@ TEST(engine_bf16_computes_with_what_it_updated)
                                   "train.max_steps=2", NULL};
     struct outcome f32 = train_with(packed, 1, 0), bf16 = train_with(narrow, 1, 0);
     int64_t finer = 0;
-    struct rig r;
+    struct engine_rig r;
     struct gr_update first;
 
-    open_rig(&r, narrow);
-    prepare(&r, 1);
-    step(&r, &first, 1);
-    close_rig(&r);
+    engine_rig_open(&r, "cpu", narrow);
+    engine_rig_prepare(&r, 1);
+    engine_rig_step(&r, &first, 1);
+    engine_rig_close(&r);
     ASSERT_NEAR(bf16.update.loss, f32.update.loss, 0.1 * (first.loss - f32.update.loss));
     ASSERT(bf16.update.loss != f32.update.loss);
     for (int64_t i = 0; i < bf16.elements; i++)
@@ -227,6 +138,54 @@ TEST(engine_bf16_computes_with_what_it_updated)
     ASSERT_MSG(finer > bf16.elements * 9 / 10, "%" PRId64 " of %" PRId64, finer, bf16.elements);
     gr_free(f32.adapter);
     gr_free(bf16.adapter);
+}
+
+/* What the first update moves each element of an adapter by. */
+static float *first_move(const char *const *assignments, struct engine_rig *r)
+{
+    struct gr_update update;
+    float *before, *after;
+
+    engine_rig_open(r, "cpu", assignments);
+    engine_rig_prepare(r, 1);
+    before = GR_NEW_ARRAY(float, r->trial[0].adapter->elements);
+    after = GR_NEW_ARRAY(float, r->trial[0].adapter->elements);
+    ASSERT_OK(gr_engine_get_adapter(&r->engine, before, 0));
+    engine_rig_step(r, &update, 1);
+    ASSERT_OK(gr_engine_get_adapter(&r->engine, after, 0));
+    for (int64_t i = 0; i < r->trial[0].adapter->elements; i++)
+        after[i] -= before[i];
+    gr_free(before);
+    return after;
+}
+
+/* LoRA+: with AdamW's first step, whose size is the rate's, every element of B moves 8 times as
+ * far, every element of A as far as ever. */
+TEST(engine_loraplus_moves_b_by_its_ratio_and_a_as_before)
+{
+    static const char *const one[] = {"lora.init_lora_weights=false", "train.weight_decay=0",
+                                      "train.micro_batches=12", "train.max_steps=2", NULL};
+    static const char *const eight[] = {"lora.init_lora_weights=false", "train.weight_decay=0",
+                                        "train.micro_batches=12",       "train.max_steps=2",
+                                        "lora.loraplus_lr_ratio=8",     NULL};
+    struct engine_rig r;
+    float *as_ever = first_move(one, &r), *plus;
+    int64_t moved = 0;
+
+    engine_rig_close(&r);
+    plus = first_move(eight, &r);
+    for (int64_t m = 0; m < r.trial[0].adapter->count; m++) {
+        const struct gr_lora_matrix *matrix = &r.trial[0].adapter->matrix[m];
+
+        for (int64_t i = matrix->a_begin; i < matrix->end; i++) {
+            ASSERT_NEAR(plus[i], (i < matrix->b_begin ? 1 : 8) * (double)as_ever[i], 1e-6);
+            moved += fabsf(as_ever[i]) > 0.9e-2f;
+        }
+    }
+    ASSERT_MSG(moved > r.trial[0].adapter->elements / 2, "hardly anything moved");
+    engine_rig_close(&r);
+    gr_free(as_ever);
+    gr_free(plus);
 }
 
 TEST(engine_dropout_changes_the_result_and_repeats)
@@ -243,19 +202,127 @@ TEST(engine_dropout_changes_the_result_and_repeats)
     gr_free(without.adapter);
 }
 
+/* All elements of the adapter are 1e30. */
 TEST(engine_loss_that_is_not_finite_names_step_and_micro_batch)
 {
-    struct rig r;
+    struct engine_rig r;
+    struct gr_update update;
     float *values;
 
-    open_rig(&r, packed);
-    prepare(&r, 1);
+    engine_rig_open(&r, "cpu", packed);
+    engine_rig_prepare(&r, 1);
     values = GR_NEW_ARRAY(float, r.trial[0].adapter->elements);
     for (int64_t i = 0; i < r.trial[0].adapter->elements; i++)
         values[i] = 1e30f;
     ASSERT_OK(gr_engine_set_adapter(&r.engine, values, 0));
-    ASSERT_INT(gr_engine_micro_batch(&r.engine, 1, 0), GR_ERR_DIVERGED);
+    engine_rig_compute(&r, 1);
+    ASSERT_INT(gr_engine_update(&r.engine, &update, 1), GR_ERR_DIVERGED);
     ASSERT_TEXT(gr_error_message(), "train: not finite in step 1, micro-batch 0: loss");
     gr_free(values);
-    close_rig(&r);
+    engine_rig_close(&r);
+}
+
+/* With that B: of how many micro-batches is the gradient not finite; *which is the last. */
+static int count_bad(struct engine_rig *r, float size, int64_t *which)
+{
+    int64_t elements = r->trial[0].adapter->elements;
+    float *gradient = GR_NEW_ARRAY(float, elements);
+    struct gr_update update;
+    int bad = 0;
+
+    engine_rig_set_b_of_v(r, size, 0);
+    for (int64_t m = 0; m < r->config.train.micro_batches; m++) {
+        int64_t finite = 0;
+
+        ASSERT_OK(gr_engine_micro_batch(&r->engine, 1, m));
+        gr_device_download(r->dev, gradient, r->engine.gradient[0]);
+        ASSERT_OK(gr_device_sync(r->dev));
+        for (int64_t i = 0; i < elements; i++)
+            finite += isfinite(gradient[i]);
+        if (finite < elements) {
+            bad++;
+            *which = m;
+        }
+    }
+    gr_engine_update(&r->engine, &update, 1);
+    gr_error_clear();
+    gr_free(gradient);
+    return bad;
+}
+
+/* The largest B, to a thousandth, with at most `most` of them. */
+static float largest_with(struct engine_rig *r, int most, int64_t *which)
+{
+    float fits = 0x1p80f, does_not = 0x1p127f;
+
+    ASSERT_INT(count_bad(r, fits, which), 0);
+    ASSERT(count_bad(r, does_not, which) > most);
+    while (does_not / fits > 1.001f) {
+        float middle = sqrtf(fits) * sqrtf(does_not);
+
+        *(count_bad(r, middle, which) > most ? &does_not : &fits) = middle;
+    }
+    ASSERT_INT(count_bad(r, fits, which), most);
+    return fits;
+}
+
+/* The update by what has that B fails, and changes nothing. */
+static void expect_refusal(struct engine_rig *r, float size, const char *message)
+{
+    int64_t bytes = 3 * r->trial[0].adapter->elements * (int64_t)sizeof(float);
+    struct gr_update update;
+    float *before, *after;
+
+    engine_rig_set_b_of_v(r, size, 0);
+    before = engine_rig_state(r, 0);
+    engine_rig_compute(r, 1);
+    ASSERT_INT(gr_engine_update(&r->engine, &update, 1), GR_ERR_DIVERGED);
+    ASSERT_TEXT(gr_error_message(), message);
+    gr_error_clear();
+    after = engine_rig_state(r, 0);
+    ASSERT(memcmp(before, after, (size_t)bytes) == 0);
+    gr_free(before);
+    gr_free(after);
+}
+
+TEST(engine_gradient_that_is_not_finite_is_named_and_changes_nothing)
+{
+    static const char *const each[] = {"data.packing=false", "train.micro_batches=12",
+                                       "train.max_steps=2", NULL};
+    struct engine_rig r;
+    int64_t which = 0;
+    char expected[128];
+    float size;
+
+    engine_rig_open(&r, "cpu", each);
+    engine_rig_prepare(&r, 1);
+    size = largest_with(&r, 1, &which);
+    ASSERT_MSG(which > 0, "the first one is no proof");
+    snprintf(expected, sizeof expected,
+             "train: not finite in step 1, micro-batch %lld: gradient of "
+             "model.layers.0.self_attn.v_proj",
+             (long long)which);
+    expect_refusal(&r, size, expected);
+    engine_rig_close(&r);
+}
+
+/* Two micro-batches that are alike: each gradient is finite, not their sum. */
+TEST(engine_sum_that_is_not_finite_is_told_and_changes_nothing)
+{
+    static const char *const two[] = {"data.packing=false", "train.micro_batches=2",
+                                      "train.max_steps=1", NULL};
+    static const uint32_t tokens[] = {3, 1, 4, 1, 5, 9, 2, 6};
+    static const uint8_t labels[] = {0, 0, 0, 0, 1, 1, 1, 1};
+    struct engine_rig r;
+    int64_t which;
+
+    engine_rig_open(&r, "cpu", two);
+    gr_documents_release(&r.documents);
+    for (int i = 0; i < 2; i++)
+        gr_documents_add(&r.documents, tokens, labels, GR_COUNT(tokens), 0);
+    engine_rig_prepare(&r, 1);
+    expect_refusal(&r, largest_with(&r, 0, &which),
+                   "train: not finite in step 1: the sum of the gradients (found inf, expected a "
+                   "finite norm)");
+    engine_rig_close(&r);
 }

@@ -246,6 +246,29 @@ TEST(events_jsonl_appends_to_what_is_there)
     unlink(path);
 }
 
+TEST(events_jsonl_resumed_keeps_the_lines_that_stand)
+{
+    static const char lines[] = "{\"event\":\"begin\",\"step\":0,\"total_steps\":9,\"term\":1}\n"
+                                "{\"event\":\"step\",\"step\":1,\"total_steps\":9,\"term\":1}\n"
+                                "{\"event\":\"step\",\"step\":2,\"total_steps\":9,\"term\":3}\n"
+                                "damaged\n"
+                                "{\"event\":\"step\",\"step\":2,\"total_steps\":9,\"term\":1}\n"
+                                "{\"event\":\"step\",\"step\":3,\"total_steps\":9,\"term\":3}\n"
+                                "{\"event\":\"eval\",\"step\":2,\"total_steps\":9,\"term\":3}\n"
+                                "{\"event\":\"step\",\"step\":1,\"total_ste";
+    struct gr_buffer kept = {0};
+
+    gr_jsonl_keep(&kept, lines, 2);
+    ASSERT_TEXT(kept.data, "{\"event\":\"begin\",\"step\":0,\"total_steps\":9,\"term\":1}\n"
+                           "{\"event\":\"step\",\"step\":1,\"total_steps\":9,\"term\":1}\n"
+                           "{\"event\":\"step\",\"step\":2,\"total_steps\":9,\"term\":3}\n"
+                           "{\"event\":\"eval\",\"step\":2,\"total_steps\":9,\"term\":3}\n");
+    gr_buffer_clear(&kept);
+    gr_jsonl_keep(&kept, NULL, 2);
+    ASSERT_INT(kept.length, 0);
+    gr_buffer_release(&kept);
+}
+
 TEST(events_jsonl_without_directory_is_refused)
 {
     struct gr_sink *sink = NULL;
@@ -267,22 +290,30 @@ TEST(events_jsonl_on_full_disk_fails_with_the_path)
     sink->ops->destroy(sink);
 }
 
+static void write_at(struct gr_sink *sink, enum gr_event_kind kind, int64_t step, double unix_s)
+{
+    struct gr_event event = event_of(kind, step);
+
+    event.unix_s = unix_s;
+    ASSERT_OK(sink->ops->write(sink, &event));
+}
+
 TEST(events_plain_lines_are_printed_without_terminal)
 {
-    struct gr_events *events = NULL;
+    struct gr_sink *sink;
     char path[32], text[1024];
 
     capture_stderr(path);
-    ASSERT_OK(gr_events_create(&events));
-    gr_events_add_sink(events, gr_sink_terminal_create(false));
-    emit(events, GR_EVENT_BEGIN, 0);
-    emit(events, GR_EVENT_STEP, 10);
-    emit(events, GR_EVENT_EVAL, 10);
-    emit(events, GR_EVENT_END, 10);
-    gr_events_destroy(events);
+    sink = gr_sink_terminal_create(-1);
+    write_at(sink, GR_EVENT_BEGIN, 20, 1000);
+    write_at(sink, GR_EVENT_STEP, 30, 1010);
+    write_at(sink, GR_EVENT_EVAL, 30, 1011);
+    write_at(sink, GR_EVENT_END, 30, 1011);
+    sink->ops->destroy(sink);
     read_text(path, text, sizeof text);
-    ASSERT_TEXT(text, "step 10/125  loss 2.1034  lr 0.00018  grad_norm 0.53  1523 tokens/s\n"
-                      "step 10/125  eval_loss 1.9000\n");
+    ASSERT_TEXT(text, "step 30/125  loss 2.1034  lr 0.00018  grad_norm 0.53  1523 tokens/s  "
+                      "eta 1:35\n"
+                      "step 30/125  eval_loss 1.9000\n");
     unlink(path);
 }
 
@@ -294,7 +325,7 @@ TEST(events_dumb_terminal_gets_plain_lines)
 
     capture_stderr(path);
     setenv("TERM", "dumb", 1);
-    sink = gr_sink_terminal_create(true);
+    sink = gr_sink_terminal_create(STDERR_FILENO);
     ASSERT_OK(sink->ops->write(sink, &event));
     sink->ops->destroy(sink);
     read_text(path, text, sizeof text);
@@ -332,14 +363,6 @@ static void read_terminal(int ours, char *text, size_t size)
     text[length - 1] = '\0';
 }
 
-static void write_at(struct gr_sink *sink, enum gr_event_kind kind, int64_t step, double unix_s)
-{
-    struct gr_event event = event_of(kind, step);
-
-    event.unix_s = unix_s;
-    ASSERT_OK(sink->ops->write(sink, &event));
-}
-
 #define CLEAR "\x1b[K"
 
 TEST(events_bar_is_redrawn_in_place_and_fits_the_width)
@@ -348,17 +371,20 @@ TEST(events_bar_is_redrawn_in_place_and_fits_the_width)
         int columns;
         const char *line;
     } cases[] = {
-        {121, "\r================>-----------------------  50/125  loss 2.1034  lr 0.00018  1523 "
-              "tokens/s  eta 1:15" CLEAR},
-        {70, "\r=========>-------------  50/125  loss 2.1034  1523 tokens/s  eta 1:15" CLEAR},
-        {50, "\r=======>----------  50/125  loss 2.1034  eta 1:15" CLEAR},
-        {36, "\r======>----------  50/125  eta 1:15" CLEAR},
-        {12, "\r  50/125" CLEAR},
+        {121, "\r================>-----------------------   50/125  loss 2.1034  lr 1.80e-04  1523 "
+              "tok/s  eta 1:15" CLEAR},
+        {80,
+         "\r========>-------------   50/125  loss 2.1034  lr 1.80e-04  1523 tok/s  eta 1:15" CLEAR},
+        {70, "\r====>-------   50/125  loss 2.1034  lr 1.80e-04  1523 tok/s  eta 1:15" CLEAR},
+        {60, "\r======>--------   50/125  loss 2.1034  1523 tok/s  eta 1:15" CLEAR},
+        {50, "\r======>----------   50/125  loss 2.1034  eta 1:15" CLEAR},
+        {36, "\r======>---------   50/125  eta 1:15" CLEAR},
+        {12, "\r   50/125" CLEAR},
     };
 
     for (int64_t i = 0; i < GR_COUNT(cases); i++) {
         int terminal = open_terminal(cases[i].columns);
-        struct gr_sink *sink = gr_sink_terminal_create(true);
+        struct gr_sink *sink = gr_sink_terminal_create(STDERR_FILENO);
         char text[512];
 
         write_at(sink, GR_EVENT_BEGIN, 0, 1000.0);
@@ -372,22 +398,48 @@ TEST(events_bar_is_redrawn_in_place_and_fits_the_width)
     }
 }
 
+/* Only the digits change: nothing moves when a value gets shorter. */
+TEST(events_bar_stands_still_while_values_change)
+{
+    int terminal = open_terminal(120);
+    struct gr_sink *sink = gr_sink_terminal_create(STDERR_FILENO);
+    struct gr_event event = event_of(GR_EVENT_STEP, 9);
+    static const char *const labels[] = {"/125", "loss", "lr", "tok/s", "eta"};
+    char first[512], second[512], *before;
+
+    write_at(sink, GR_EVENT_BEGIN, 0, 1000.0);
+    event.unix_s = 2000.0;
+    gr_event_set(&event, GR_METRIC_tokens_per_s, 12345);
+    gr_event_set(&event, GR_METRIC_train_loss, 10.5);
+    ASSERT_OK(sink->ops->write(sink, &event));
+    read_terminal(terminal, first, sizeof first);
+    write_at(sink, GR_EVENT_STEP, 120, 3000.0);
+    read_terminal(terminal, second, sizeof second);
+    before = strrchr(first, '\r');
+    for (int64_t l = 0; l < GR_COUNT(labels); l++) {
+        ASSERT(strstr(before, labels[l]) != NULL && strstr(second, labels[l]) != NULL);
+        ASSERT_INT(strstr(second, labels[l]) - second, strstr(before, labels[l]) - before);
+    }
+    sink->ops->destroy(sink);
+    close(terminal);
+}
+
 TEST(events_bar_gives_way_to_messages_and_evals)
 {
     int terminal = open_terminal(40);
-    struct gr_sink *sink = gr_sink_terminal_create(true);
+    struct gr_sink *sink = gr_sink_terminal_create(STDERR_FILENO);
     char text[512];
 
     write_at(sink, GR_EVENT_BEGIN, 0, 1000.0);
     read_terminal(terminal, text, sizeof text);
-    ASSERT_TEXT(text, "\r>-------------------------------  0/125" CLEAR);
+    ASSERT_TEXT(text, "\r>-----------------------------    0/125" CLEAR);
     gr_note("hello");
     read_terminal(terminal, text, sizeof text);
-    ASSERT_TEXT(text, "\r" CLEAR "graft: hello\r\n\r>-------------------------------  0/125" CLEAR);
+    ASSERT_TEXT(text, "\r" CLEAR "graft: hello\r\n\r>-----------------------------    0/125" CLEAR);
     write_at(sink, GR_EVENT_EVAL, 0, 1001.0);
     read_terminal(terminal, text, sizeof text);
     ASSERT_TEXT(text, "\r" CLEAR "step 0/125  eval_loss 1.9000\r\n"
-                      "\r>-------------------------------  0/125" CLEAR);
+                      "\r>-----------------------------    0/125" CLEAR);
     sink->ops->destroy(sink);
     gr_note("after");
     read_terminal(terminal, text, sizeof text);
@@ -397,7 +449,7 @@ TEST(events_bar_gives_way_to_messages_and_evals)
 TEST(events_bar_stays_when_the_run_ends)
 {
     int terminal = open_terminal(60);
-    struct gr_sink *sink = gr_sink_terminal_create(true);
+    struct gr_sink *sink = gr_sink_terminal_create(STDERR_FILENO);
     char text[512];
 
     write_at(sink, GR_EVENT_BEGIN, 100, 1000.0);
@@ -405,7 +457,7 @@ TEST(events_bar_stays_when_the_run_ends)
     read_terminal(terminal, text, sizeof text);
     write_at(sink, GR_EVENT_END, 125, 4723.0);
     read_terminal(terminal, text, sizeof text);
-    ASSERT_TEXT(text, "\r=========================  125/125  loss 2.1034  in 1:02:03" CLEAR "\r\n");
+    ASSERT_TEXT(text, "\r=============  125/125  loss 2.1034  1523 tok/s  in 1:02:03" CLEAR "\r\n");
     sink->ops->destroy(sink);
     read_terminal(terminal, text, sizeof text);
     ASSERT_TEXT(text, "");

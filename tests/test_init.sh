@@ -1,23 +1,12 @@
 #!/usr/bin/env bash
-# graft init: what it writes passes `graft config` and trains, what train refuses it refuses with
-# the same words, and no file is written over.
-#   test_init.sh GRAFT TOOL_RANDOM_MODEL [--all]      --all: also the large data sets
+# graft init: the values it chooses, with their reasons, what it refuses, and no file is written over.
+# test_init_pairs.sh trains what it writes.
+#   test_init.sh GRAFT TOOL_RANDOM_MODEL
 set -euo pipefail
-graft=$(realpath "$1") tool=$(realpath "$2") all=${3-}
+graft=$(realpath "$1") tool=$(realpath "$2")
 source=${GRAFT_SOURCE_DIR:?}
-fixtures=$(realpath "$source/../shared/fixtures" 2>/dev/null || true)
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-cd "$work"
-export XDG_CACHE_HOME=$work/cache OMP_WAIT_POLICY=passive
-unset "${!KUBEFLOW_TRAINER_OPT_@}" "${!OMPI_@}"
-failures=0 cases=0 refused=0 trained=0
-
-fail()
-{
-    printf 'FAIL %s\n' "$1"
-    failures=$((failures + 1))
-}
+. "$(dirname "$0")/command_rig.sh"
+cases=0
 
 # init CODE ARGUMENT...: into run.yaml, messages into err
 init()
@@ -49,18 +38,6 @@ has_not()
 demo=$source/data/demo
 model=$demo/model
 
-# lines COUNT WORDS: documents of so many words
-lines()
-{
-    awk -v count="$1" -v words="$2" 'BEGIN {
-        for (i = 0; i < count; i++) {
-            text = "";
-            for (w = 0; w < words; w++) text = text " w" (i * w) % 97
-            print "{\"text\": \"" text "\"}"
-        }
-    }'
-}
-
 # ---- the file ----
 init 0 "$model" "$demo/train.jsonl" "$demo/test.jsonl"
 has run.yaml "output: runs/model-train"
@@ -68,6 +45,8 @@ has run.yaml "480 documents, format messages as chat format chatml"
 has run.yaml "eval: [$demo/test.jsonl]"
 has run.yaml "max_length: 256"
 has err "written: run.yaml"
+has run.yaml "llama, 0.9 M parameters"
+has run.yaml "trained parameters in all linears but the head."
 if [ "$(grep -c '^ *[a-z_]*: ' run.yaml)" -gt 12 ]; then
     fail "run.yaml has more keys than those that matter"
 fi
@@ -94,6 +73,10 @@ has many.yaml "micro_batches: 8"
 init 0 "$model" long.jsonl -o long.yaml
 has long.yaml "max_length: 512"
 has long.yaml "# 40 of 240 are cut"
+{ lines 300 20; lines 1 400; lines 1 100; } >rare.jsonl # one is longer than was read, both than a pack
+init 0 "$model" rare.jsonl -o rare.yaml
+has rare.yaml "max_length: 256"
+has rare.yaml "# 2 of 302 are cut"
 for name in train valid test contest; do lines 20 10 >"$name.jsonl"; done
 init 0 "$model" train.jsonl valid.jsonl test.jsonl contest.jsonl -o names.yaml
 has names.yaml "train: [train.jsonl, contest.jsonl]"
@@ -109,6 +92,23 @@ for key in 'train: 7' 'device: 1' 'data: false'; do
     "$graft" config set.yaml | sed -n "/^$section:/,/^[a-z]/p" | grep -qF ": $value" ||
         fail "set.yaml does not hold what was set in $section"
 done
+init 0 "$model" train.jsonl -o asked.yaml --set train.learning_rate=1e-5 --set train.num_train_epochs=1 \
+    --set lora.target_modules=[q_proj] --set device.dtype=f32
+has asked.yaml "llama, 0.9 M parameters"
+for reason in 'usual rate' 'More than once' 'in all linears'; do
+    has set.yaml "$reason"
+    has_not asked.yaml "$reason" # the user's own choice has none
+done
+
+# ---- a prepared store decides the length ----
+"$graft" data prepare few.yaml --set data.max_length=100 -o store >out 2>err
+init 0 "$model" store/train.h5 -o store.yaml
+has store.yaml "max_length: 100"
+has store.yaml "train: [store/train.h5]"
+"$graft" train store.yaml --set output=store-run --set train.max_steps=1 --set device.threads=1 2>err ||
+    fail "train refuses init's file for a store: $(tail -n 2 err)"
+init 3 "$model" store/train.h5 -o none.yaml --set data.max_length=64
+has err "made with another data.max_length (found 100, expected 64)"
 
 # ---- refusals: nothing is written ----
 cp -r "$model" unknown
@@ -134,45 +134,5 @@ has err "is not finite"
 init 2 "$model" -o none.yaml
 [ ! -e none.yaml ] || fail "a refused file was written"
 
-# ---- every model with every data set: init and train agree, and what init writes trains ----
-mkdir -p qwen
-"$tool" qwen model_type=qwen2 hidden_size=32 intermediate_size=64 num_attention_heads=2 \
-    num_key_value_heads=1 head_dim=16 num_hidden_layers=2
-models=("$model" random qwen)
-data=("$demo/train.jsonl" few.jsonl long.jsonl)
-if [ -d "$fixtures" ]; then
-    models+=("$fixtures/models/stories260k")
-    while read -r file; do
-        if [ -n "$all" ] || [ "$(stat -c %s "$file")" -lt 120000 ]; then data+=("$file"); fi
-    done < <(find "$fixtures/datasets" \( -name '*.json' -o -name '*.jsonl' \) | sort)
-else
-    echo "fixtures are missing: fewer models and data sets"
-fi
-steps=(--set train.max_steps=2 --set device.threads=1 --set train.save_steps=0)
-for m in "${models[@]}"; do
-    for d in "${data[@]}"; do
-        code=0
-        cases=$((cases + 1))
-        rm -rf pair.yaml run
-        "$graft" init "$m" "$d" -o pair.yaml 2>init.err || code=$?
-        if [ "$code" = 0 ]; then
-            trained=$((trained + 1))
-            "$graft" config pair.yaml >/dev/null 2>err || fail "config refuses $m with $d: $(cat err)"
-            "$graft" train pair.yaml --set output=run "${steps[@]}" 2>err ||
-                fail "train refuses init's file for $m with $d: $(tail -n 2 err)"
-            continue
-        fi
-        refused=$((refused + 1))
-        [ ! -e pair.yaml ] || fail "init refuses $m with $d, but writes"
-        train_code=0
-        "$graft" train /dev/null --set "model=$m" --set "data.train=[$d]" --set output=run \
-            --set data.max_length=256 "${steps[@]}" 2>train.err || train_code=$?
-        if [ "$code" != "$train_code" ] ||
-            ! diff <(grep '^graft: error' init.err) <(grep '^graft: error' train.err); then
-            fail "init refuses $m with $d ($code), train does not or otherwise ($train_code)"
-        fi
-    done
-done
-echo "$cases cases ($trained trained, $refused refused), $failures failures"
-[ "$trained" -ge 8 ] || fail "hardly anything was trained"
+echo "$cases cases, $failures failures"
 [ "$failures" = 0 ]

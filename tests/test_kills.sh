@@ -2,12 +2,12 @@
 # Promise 1: kill any process at any moment, start again: the finished adapter is that of a run nobody
 # touched.  Each start is killed at the place its row names, until the run finishes; other ranks and
 # threads on the way.  Every restart must go on from the last durable step or later.
-#   test_kills.sh GRAFT TOOL_RANDOM_MODEL               the table below: 20 kills
+#   test_kills.sh GRAFT TOOL_RANDOM_MODEL               the table below: 24 kills
 #   test_kills.sh GRAFT TOOL_RANDOM_MODEL --random N    N kills at random moments (seed: SEED)
 set -euo pipefail
 graft=$1 tool=$2
 . "$(dirname "$0")/run_rig.sh"
-kills=0 durable=0
+kills=0 durable=0 more=()
 
 # check_resume: what the last start resumed from, against the last durable line of all before it
 check_resume() {
@@ -37,13 +37,13 @@ died() {
 # killed OUTPUT RANKS THREADS FAILPOINT: a start that must die there
 killed() {
     local code=0 kind=${4%%[@:]*}
-    GRAFT_FAIL=$4 train "$1" "$2" "$3" || code=$?
+    GRAFT_FAIL=$4 train "$1" "$2" "$3" "${more[@]}" || code=$?
     died "$code" "$4"
     check_resume "$4"
     histogram[$kind]=$((${histogram[$kind]:-0} + 1))
 }
 finished() {
-    if ! train "$1" "$2" "$3"; then fail "the last start of $1 failed"; fi
+    if ! train "$1" "$2" "$3" "${more[@]}"; then fail "the last start of $1 failed"; fi
     check_resume "the end of $1"
     if [ "$(hash_of "$1")" != "$reference" ]; then fail "$1: another adapter"; fi
     durable=0
@@ -107,6 +107,16 @@ else
     killed b 3 1 step.computed@2:1:kill
     killed b 1 1 done.before:0:kill
     finished b 3 1
+    # in bf16, where a resumed run must compute with the copy of its f32 adapter
+    more=(--set device.dtype=bf16) f32=$reference
+    train undisturbed-bf16 1 1 "${more[@]}" || fail 'the run in bf16 that nobody touched'
+    reference=$(hash_of undisturbed-bf16)
+    [ "$reference" != "$f32" ] || fail 'bf16 gives the adapter of f32'
+    killed c 2 1 step.updated@5:1:kill
+    killed c 1 2 step.computed@4:0:kill
+    killed c 3 1 save.object@2:0:kill
+    killed c 1 3 micro_batch@8:0:kill
+    finished c 2 2
     [ "$after_durable" -ge 12 ] || fail "only $after_durable kills after a durable line"
 fi
 echo "kills: $kills, $after_durable of them after a durable line; by place:"

@@ -105,6 +105,38 @@ TEST(lora_patterns_set_rank_and_alpha_of_what_they_match)
     gr_lora_config_release(&config);
 }
 
+/* Only in a run's configuration: an adapter of PEFT's may have keys for what graft has not. */
+TEST(lora_pattern_key_that_nothing_takes_is_refused_of_a_run)
+{
+    static const char *const unused[][2] = {
+        {"q_proj", "q_prj"},                      /* misspelt */
+        {"q_proj", "mlp.up_proj"},                /* not adapted */
+        {"q_proj", "layers.0.self_attn.q_proj"}}; /* the first took it */
+
+    for (int64_t i = 0; i < 2 * GR_COUNT(unused); i++) {
+        struct gr_lora_config config = {
+            .r = 4, .lora_alpha = 8, .target_regex = gr_strdup(".*q_proj")};
+        struct gr_name_map *pattern = i % 2 == 0 ? &config.rank_pattern : &config.alpha_pattern;
+        struct gr_adapter *adapter = NULL;
+        char *expected = gr_format("lora.%s_pattern: no adapted linear is left for a key (found "
+                                   "\"%s\", expected one that matches)",
+                                   i % 2 == 0 ? "rank" : "alpha", unused[i / 2][1]);
+
+        *pattern = (struct gr_name_map){
+            .key = GR_NEW_ARRAY(char *, 2), .value = GR_NEW_ARRAY(double, 2), .count = 2};
+        set_two(pattern->key, unused[i / 2][0], unused[i / 2][1]);
+        pattern->value[0] = pattern->value[1] = 3;
+        ASSERT_OK(gr_adapter_create(&adapter, &model, &config));
+        gr_adapter_destroy(adapter);
+        config.refuses_unused = true;
+        ASSERT_INT(gr_adapter_create(&adapter, &model, &config), GR_ERR_USAGE);
+        ASSERT_TEXT(gr_error_message(), expected);
+        gr_error_clear();
+        gr_free(expected);
+        gr_lora_config_release(&config);
+    }
+}
+
 /* Also one that no name would come to, the first matching them all. */
 TEST(lora_pattern_that_is_no_expression_is_refused)
 {
@@ -185,7 +217,7 @@ static void save(const char *dir, const char *name, struct gr_buffer *bytes)
 {
     char *path = gr_format("%s/%s", dir, name);
 
-    ASSERT_OK(gr_store_put_path(path, bytes->data, (int64_t)bytes->length));
+    ASSERT_OK(gr_store_put_path(path, bytes->data, (int64_t)bytes->length, false));
     gr_free(path);
 }
 
@@ -224,6 +256,36 @@ TEST(peft_files_written_are_read_back_the_same)
     gr_adapter_destroy(adapter);
     gr_lora_config_release(&read);
     gr_lora_config_release(&config);
+}
+
+static void hash(char hex[GR_SHA256_HEX_BYTES], double alpha, float first_value)
+{
+    struct gr_lora_config config = config_of("all-linear");
+    struct gr_adapter *adapter;
+    float *values;
+
+    config.lora_alpha = alpha;
+    adapter = create(&config);
+    values = GR_NEW_ARRAY(float, adapter->elements);
+    values[0] = first_value;
+    gr_peft_hash(hex, adapter, values);
+    gr_free(values);
+    gr_adapter_destroy(adapter);
+    gr_lora_config_release(&config);
+}
+
+TEST(peft_files_hash_is_that_of_settings_and_values)
+{
+    char one[GR_SHA256_HEX_BYTES], other[GR_SHA256_HEX_BYTES];
+
+    hash(one, 16, 1);
+    ASSERT_INT((int64_t)strlen(one), GR_SHA256_HEX_BYTES - 1);
+    hash(other, 16, 1);
+    ASSERT_TEXT(other, one);
+    hash(other, 16, 2);
+    ASSERT(strcmp(other, one) != 0);
+    hash(other, 8, 1);
+    ASSERT(strcmp(other, one) != 0);
 }
 
 /* Each of these would be computed wrongly if it were ignored. */

@@ -1,74 +1,44 @@
 /* Attention over packed documents against its f64 twin: lengths around the tiles, gaps, windows,
- * grouped heads, head dimensions, views into one qkv buffer; then thread counts, and a document
- * packed behind others.
+ * grouped heads, head dimensions, views into one qkv buffer; documents that are refused.
  *
  * Tolerance: scores are sums of HD products and reach about 6; a weight takes over their absolute
  * error (1e-6 at most); o, dq, dk and dv are sums of weights of either sign, so relative to their
  * largest element a few 1e-7 are seen. */
+#include "kernels/backend.h"
 #include "kernels/base/alloc.h"
+#include "tests/attention_case.h"
 #include "tests/ref/ref_attention.h"
-#include "tests/rig.h"
+
+#include <stdlib.h>
 
 static const double tolerance = 2e-6;
 
-enum { DOCUMENTS_MAX = 9 };
-
-struct attention_case {
-    int64_t n, heads, kv_heads, head_dim;
-    int documents;
-    int32_t docs[DOCUMENTS_MAX][2];
-    int64_t window;
-    enum gr_dtype dtype;
-    bool separate; /* q, k, v tensors of their own; else columns of one qkv buffer */
-};
-
-static gr_tensor activations(const struct attention_case *c, int64_t heads)
+/* Whether the tests are of cuDNN's attention: then what is ours is not tested again. */
+static bool tests_cudnn(void)
 {
-    return gr_tensor_3d(NULL, c->dtype, c->n, heads, c->head_dim);
+    const char *wanted = getenv("GRAFT_ATTENTION");
+
+    return rig_is_cuda() && wanted != NULL && strcmp(wanted, "cudnn") == 0;
 }
 
-/* q, k, v (or their gradients) as columns of one buffer. */
-static void split(gr_tensor buffer, const struct attention_case *c, gr_tensor *q, gr_tensor *k,
-                  gr_tensor *v)
+/* It computes what it can, and only that. */
+static void assert_whose(struct rig *r, const struct gr_attention *a)
 {
-    int64_t wide = c->heads * c->head_dim, narrow = c->kv_heads * c->head_dim;
+    const gr_tensor tensors[] = {a->q, a->k, a->v, a->o, a->dq, a->dk, a->dv, a->d_o};
+    bool fits = a->q.dtype == GR_BF16 && (a->window == 0 || a->window >= a->q.dim[0]) &&
+                a->q.dim[2] % 8 == 0 && a->q.dim[2] <= 128 && a->lse.stride == a->lse.dim[1] &&
+                a->docs.dim[0] <= 64;
+    char why[512] = "";
+    bool is_cudnn;
 
-    *q = gr_tensor_heads(gr_tensor_columns(buffer, 0, wide), c->heads);
-    *k = gr_tensor_heads(gr_tensor_columns(buffer, wide, wide + narrow), c->kv_heads);
-    *v = gr_tensor_heads(gr_tensor_columns(buffer, wide + narrow, wide + 2 * narrow), c->kv_heads);
+    if (!tests_cudnn())
+        return;
+    for (int64_t i = 0; i < GR_COUNT(tensors); i++)
+        fits = fits && tensors[i].stride % 8 == 0 && (uintptr_t)tensors[i].data % 16 == 0;
+    is_cudnn = r->dev->ops->attention_is_cudnn(r->dev, a, why, sizeof why);
+    ASSERT_MSG(is_cudnn == fits, "attention is %s, expected %s: %s", is_cudnn ? "cuDNN's" : "ours",
+               fits ? "cuDNN's" : "ours", why);
 }
-
-static struct gr_attention make_attention(struct rig *r, const struct attention_case *c)
-{
-    struct gr_attention a = {.scale = 1 / sqrtf((float)c->head_dim), .window = c->window};
-    int64_t wide = c->heads * c->head_dim, narrow = c->kv_heads * c->head_dim;
-    double docs[2 * DOCUMENTS_MAX];
-
-    for (int d = 0; d < 2 * c->documents; d++)
-        docs[d] = c->docs[d / 2][d % 2];
-    a.docs = rig_tensor(r, gr_tensor_2d(NULL, GR_I32, c->documents, 2), 0);
-    rig_write(r, a.docs, docs);
-    if (c->separate) {
-        a.q = rig_random(r, activations(c, c->heads), 3, -2, 2);
-        a.k = rig_random(r, activations(c, c->kv_heads), 0, -2, 2);
-        a.v = rig_random(r, activations(c, c->kv_heads), 1, -2, 2);
-        a.dq = rig_tensor(r, activations(c, c->heads), 0);
-        a.dk = rig_tensor(r, activations(c, c->kv_heads), 5);
-        a.dv = rig_tensor(r, activations(c, c->kv_heads), 0);
-    } else {
-        gr_tensor qkv = gr_tensor_2d(NULL, c->dtype, c->n, wide + 2 * narrow);
-
-        split(rig_random(r, qkv, 0, -2, 2), c, &a.q, &a.k, &a.v);
-        split(rig_tensor(r, qkv, 0), c, &a.dq, &a.dk, &a.dv);
-    }
-    a.o = rig_tensor(r, activations(c, c->heads), c->separate ? 2 : 0);
-    a.d_o = rig_random(r, activations(c, c->heads), c->separate ? 7 : 0, -1, 1);
-    a.lse = rig_tensor(r, gr_tensor_2d(NULL, GR_F32, c->n, c->heads), c->separate ? 1 : 0);
-    rig_set_workspace(r, gr_attention_workspace_bytes(r->dev, c->n, c->heads, c->head_dim));
-    return a;
-}
-
-/* ---- against the twin ---- */
 
 enum { ARRAYS = 10 };
 
@@ -108,7 +78,8 @@ static void assert_tensor(const char *what, struct rig *r, gr_tensor t, const do
 {
     double *found = rig_read(r, t);
 
-    rig_assert_stored(what, t.dtype, found, expected, gr_tensor_count(t), tolerance);
+    rig_assert_stored(what, t.dtype, found, expected, gr_tensor_count(t),
+                      tolerance + rig_factor_rounding(r, t.dtype));
     gr_free(found);
 }
 
@@ -120,7 +91,8 @@ static void check_isa(const struct attention_case *c, const char *isa)
     double *array[ARRAYS];
 
     rig_open(&r, isa, 2);
-    a = make_attention(&r, c);
+    a = attention_make(&r, c);
+    assert_whose(&r, &a);
     twin = make_twin(&r, c, &a, array);
     gr_attention_forward(r.dev, &a);
     ref_attention_forward(&twin);
@@ -138,26 +110,23 @@ static void check_isa(const struct attention_case *c, const char *isa)
         gr_free(array[i]);
 }
 
+/* In f32, unless it says bf16, and in bf16. */
 static void check_case(const struct attention_case *c)
 {
     struct attention_case stored = *c;
     const char *isa;
 
     for (int i = 0; (isa = rig_isa(i)) != NULL; i++) {
-        check_isa(c, isa);
+        if (c->dtype == GR_F32 && !tests_cudnn())
+            check_isa(c, isa);
         stored.dtype = GR_BF16;
         check_isa(&stored, isa);
     }
 }
 
-/* Lengths 1, 2, 63, 64, 65 and 300, empty documents, gaps before, between and behind. */
-#define PACKED                                                                                     \
-    .n = 576, .documents = 9, .docs = {{0, 0},     {3, 4},     {4, 6},     {10, 73},  {73, 137},   \
-                                       {137, 137}, {137, 202}, {210, 510}, {510, 510}}
-
 TEST(attention_packed_documents_equal_twin)
 {
-    struct attention_case c = {PACKED, .heads = 2, .kv_heads = 1, .head_dim = 16};
+    struct attention_case c = {ATTENTION_PACKED, .heads = 2, .kv_heads = 1, .head_dim = 16};
 
     check_case(&c);
     c.separate = true;
@@ -167,8 +136,10 @@ TEST(attention_packed_documents_equal_twin)
 TEST(attention_windows_equal_twin)
 {
     static const int64_t windows[] = {2, 5, 64, 290, 1000};
-    struct attention_case c = {PACKED, .heads = 2, .kv_heads = 2, .head_dim = 8};
+    struct attention_case c = {ATTENTION_PACKED, .heads = 2, .kv_heads = 2, .head_dim = 16};
 
+    if (tests_cudnn())
+        SKIP("cuDNN computes no window; one of wide heads shows it");
     for (int64_t i = 0; i < GR_COUNT(windows); i++) {
         c.window = windows[i];
         check_case(&c);
@@ -179,14 +150,17 @@ TEST(attention_windows_equal_twin)
  * they have no largest element to be measured by; dp is about 5. */
 TEST(attention_window_of_one_equals_twin)
 {
-    struct attention_case c = {PACKED, .heads = 2, .kv_heads = 1, .head_dim = 8, .window = 1};
+    struct attention_case c = {ATTENTION_PACKED, .heads = 2, .kv_heads = 1, .head_dim = 8,
+                               .window = 1};
     struct rig r;
     struct gr_attention a;
     struct ref_attention twin;
     double *array[ARRAYS], *dq, *dk;
 
+    if (tests_cudnn())
+        SKIP("cuDNN computes no window");
     rig_open(&r, NULL, 2);
-    a = make_attention(&r, &c);
+    a = attention_make(&r, &c);
     twin = make_twin(&r, &c, &a, array);
     gr_attention_forward(r.dev, &a);
     ref_attention_forward(&twin);
@@ -229,6 +203,61 @@ TEST(attention_head_dims_equal_twin)
 
     for (int64_t i = 0; i < GR_COUNT(dims); i++) {
         c.head_dim = dims[i];
+        /* CUDA's f32 has one kernel for all of them, and emulation takes long */
+        c.dtype = rig_is_cuda() && dims[i] > 64 ? GR_BF16 : GR_F32;
+        check_case(&c);
+    }
+}
+
+/* What CUDA has tensor cores for: bf16, head dimensions of 16, 32, 64 and 128, rows at multiples of
+ * 16 bytes. */
+TEST(attention_wide_heads_of_packed_documents_equal_twin)
+{
+    static const struct {
+        int64_t head_dim, heads, kv_heads, window;
+        int gap;
+    } cases[] = {{16, 2, 1, 0, 16}, {32, 4, 2, 0, 0},  {32, 3, 3, 100, 0}, {64, 2, 1, 0, 16},
+                 {64, 1, 1, 70, 0}, {128, 2, 1, 0, 0}, {128, 1, 1, 33, 16}};
+
+    for (int64_t i = 0; i < GR_COUNT(cases); i++) {
+        struct attention_case c = {ATTENTION_PACKED,
+                                   .heads = cases[i].heads,
+                                   .kv_heads = cases[i].kv_heads,
+                                   .head_dim = cases[i].head_dim,
+                                   .window = cases[i].window,
+                                   .separate = cases[i].gap != 0,
+                                   .gap = cases[i].gap,
+                                   .dtype = GR_BF16};
+
+        if (!tests_cudnn() || c.window == 0 || c.head_dim == 32) /* one window: it is ours */
+            check_case(&c);
+    }
+}
+
+TEST(attention_many_short_documents_equal_twin)
+{
+    static const int counts[] = {40, DOCUMENTS_MAX};
+    struct attention_case c = {.n = 320, .heads = 2, .kv_heads = 1, .head_dim = 16};
+
+    for (int64_t i = 0; i < GR_COUNT(counts); i++) {
+        c.documents = counts[i];
+        for (int d = 0; d < c.documents; d++) {
+            c.docs[d][0] = 4 * d;
+            c.docs[d][1] = 4 * d + 1 + d % 4;
+        }
+        check_case(&c);
+    }
+}
+
+/* Rows that do not fill the last tile of 128. */
+TEST(attention_few_rows_equal_twin)
+{
+    static const int64_t rows[] = {64, 192};
+    struct attention_case c = {.documents = 1, .heads = 4, .kv_heads = 2, .head_dim = 32};
+
+    for (int64_t i = 0; i < GR_COUNT(rows); i++) {
+        c.n = rows[i];
+        c.docs[0][1] = (int32_t)rows[i];
         check_case(&c);
     }
 }
@@ -242,7 +271,7 @@ TEST(attention_no_document_is_zero)
     double zero[128 * 16] = {0};
 
     rig_open(&r, NULL, 2);
-    a = make_attention(&r, &c);
+    a = attention_make(&r, &c);
     gr_attention_forward(r.dev, &a);
     gr_attention_backward(r.dev, &a);
     assert_tensor("o", &r, a.o, zero);
@@ -254,34 +283,46 @@ TEST(attention_no_document_is_zero)
 }
 
 /* Scores of 300 and more: weights must not overflow, nor the first block's be lost. */
-TEST(attention_large_scores_equal_twin)
+static void check_large_scores(const struct attention_case *c)
 {
-    struct attention_case c = {
-        .n = 576, .documents = 1, .docs = {{0, 570}}, .heads = 1, .kv_heads = 1, .head_dim = 8};
     struct rig r;
     struct gr_attention a;
     struct ref_attention twin;
     double *array[ARRAYS], *found;
 
     rig_open(&r, NULL, 2);
-    a = make_attention(&r, &c);
+    a = attention_make(&r, c);
     a.scale = 40;
-    twin = make_twin(&r, &c, &a, array);
+    twin = make_twin(&r, c, &a, array);
     gr_attention_forward(r.dev, &a);
     ref_attention_forward(&twin);
     found = rig_read(&r, a.o);
     /* a score of 1,000 has an f32 error of 6e-5 and more, which a weight takes over */
-    rig_assert_close("o", found, twin.o, c.n * 8, 1e-3);
+    rig_assert_stored("o", c->dtype, found, twin.o, c->n * c->head_dim,
+                      1e-3 + rig_factor_rounding(&r, c->dtype));
     gr_free(found);
     rig_close(&r);
     for (int i = 0; i < ARRAYS; i++)
         gr_free(array[i]);
 }
 
+TEST(attention_large_scores_equal_twin)
+{
+    struct attention_case c = {
+        .n = 576, .documents = 1, .docs = {{0, 570}}, .heads = 1, .kv_heads = 1, .head_dim = 8};
+
+    check_large_scores(&c);
+    c.dtype = GR_BF16;
+    c.head_dim = 16;
+    check_large_scores(&c);
+}
+
 TEST(attention_bad_documents_make_device_fail)
 {
     static const int32_t bad[][2][2] = {{{0, 30}, {20, 40}}, {{0, 30}, {30, 129}}, {{30, 20}}};
 
+    if (rig_is_cuda())
+        SKIP("documents lie in the GPU's memory, where nobody checks them");
     for (int k = 0; k < 3; k++) {
         struct attention_case c = {
             .n = 128, .heads = 1, .kv_heads = 1, .head_dim = 8, .documents = 2};
@@ -290,7 +331,7 @@ TEST(attention_bad_documents_make_device_fail)
 
         memcpy(c.docs, bad[k], sizeof bad[k]);
         rig_open(&r, NULL, 1);
-        a = make_attention(&r, &c);
+        a = attention_make(&r, &c);
         gr_attention_forward(r.dev, &a);
         ASSERT_INT(gr_device_status(r.dev), GR_ERR_BUG);
         ASSERT_MSG(strstr(gr_error_message(), "document") != NULL, "%s", gr_error_message());
@@ -298,182 +339,4 @@ TEST(attention_bad_documents_make_device_fail)
         gr_device_arena_release(r.dev, &r.arena);
         gr_device_destroy(r.dev);
     }
-}
-
-/* ---- one query ---- */
-
-struct last_case {
-    int64_t keys, heads, kv_heads, head_dim, gap;
-    enum gr_dtype dtype;
-};
-
-static gr_tensor one_query(const struct last_case *c, int64_t rows, int64_t heads)
-{
-    return gr_tensor_3d(NULL, c->dtype, rows, heads, c->head_dim);
-}
-
-struct last {
-    gr_tensor o, q, k, v;
-    float scale;
-};
-
-static struct last make_last(struct rig *r, const struct last_case *c)
-{
-    return (struct last){
-        .o = rig_tensor(r, one_query(c, 1, c->heads), c->gap),
-        .q = rig_random(r, one_query(c, 1, c->heads), c->gap, -2, 2),
-        .k = rig_random(r, one_query(c, c->keys, c->kv_heads), c->gap, -2, 2),
-        .v = rig_random(r, one_query(c, c->keys, c->kv_heads), 2 * c->gap, -2, 2),
-        .scale = 1 / sqrtf((float)c->head_dim),
-    };
-}
-
-/* The twin has a query per key; its last one is ours, the others are 0. */
-static void check_last(const struct last_case *c, const char *isa)
-{
-    int64_t wide = c->heads * c->head_dim, others = (c->keys - 1) * wide;
-    const int32_t docs[2] = {0, (int32_t)c->keys};
-    double *array[6], *query;
-    struct ref_attention twin;
-    struct last a;
-    struct rig r;
-
-    rig_open(&r, isa, 2);
-    a = make_last(&r, c);
-    query = rig_read(&r, a.q);
-    array[0] = GR_NEW_ARRAY(double, c->keys *wide);
-    memcpy(array[0] + others, query, (size_t)wide * sizeof *query);
-    array[1] = rig_read(&r, a.k);
-    array[2] = rig_read(&r, a.v);
-    array[3] = GR_NEW_ARRAY(double, c->keys *wide);
-    array[4] = GR_NEW_ARRAY(double, c->keys * c->heads);
-    array[5] = query;
-    twin = (struct ref_attention){.n = c->keys,
-                                  .heads = c->heads,
-                                  .kv_heads = c->kv_heads,
-                                  .head_dim = c->head_dim,
-                                  .documents = 1,
-                                  .docs = docs,
-                                  .scale = (double)a.scale,
-                                  .q = array[0],
-                                  .k = array[1],
-                                  .v = array[2],
-                                  .o = array[3],
-                                  .lse = array[4]};
-    ref_attention_forward(&twin);
-    gr_attention_last(r.dev, a.o, a.q, a.k, a.v, a.scale);
-    assert_tensor("o", &r, a.o, twin.o + others);
-    rig_close(&r);
-    for (int i = 0; i < 6; i++)
-        gr_free(array[i]);
-}
-
-TEST(attention_last_awkward_shapes_equal_twin)
-{
-    static const struct last_case cases[] = {
-        {1, 1, 1, 8, 0, GR_F32},    {2, 2, 1, 16, 3, GR_F32},  {7, 3, 3, 18, 0, GR_F32},
-        {64, 4, 2, 16, 5, GR_F32},  {255, 6, 2, 8, 1, GR_F32}, {256, 9, 3, 64, 0, GR_F32},
-        {257, 4, 1, 18, 7, GR_F32}, {513, 2, 2, 8, 0, GR_F32}, {600, 8, 4, 16, 9, GR_F32},
-        {40, 2, 1, 128, 0, GR_F32},
-    };
-    const char *isa;
-
-    for (int i = 0; (isa = rig_isa(i)) != NULL; i++) {
-        for (int64_t k = 0; k < GR_COUNT(cases); k++) {
-            struct last_case c = cases[k];
-
-            check_last(&c, isa);
-            c.dtype = GR_BF16;
-            check_last(&c, isa);
-        }
-    }
-}
-
-/* ---- bits ---- */
-
-SAME_BITS(attention_last)
-{
-    struct last_case c = {.keys = 600, .heads = 9, .kv_heads = 3, .head_dim = 64, .gap = 2};
-    struct last a = make_last(r, &c);
-
-    gr_attention_last(r->dev, a.o, a.q, a.k, a.v, a.scale);
-}
-
-static void run_both(struct rig *r, const struct attention_case *c)
-{
-    struct gr_attention a = make_attention(r, c);
-
-    gr_attention_forward(r->dev, &a);
-    gr_attention_backward(r->dev, &a);
-}
-
-SAME_BITS(attention)
-{
-    struct attention_case c = {PACKED, .heads = 6, .kv_heads = 2, .head_dim = 18};
-
-    run_both(r, &c);
-}
-
-SAME_BITS(attention_bf16)
-{
-    struct attention_case c = {PACKED, .heads = 6, .kv_heads = 2, .head_dim = 18, .dtype = GR_BF16};
-
-    run_both(r, &c);
-}
-
-SAME_BITS(attention_one_document)
-{
-    struct attention_case c = {.n = 640,
-                               .documents = 1,
-                               .docs = {{0, 610}},
-                               .heads = 3,
-                               .kv_heads = 1,
-                               .head_dim = 64,
-                               .window = 333};
-
-    run_both(r, &c);
-}
-
-/* A document's rows are the same bits wherever it lies: o, lse and the gradients. */
-TEST(attention_document_elsewhere_same_bits)
-{
-    enum { LENGTH = 150, AT = 64 };
-    struct attention_case c = {.n = 256,
-                               .documents = 1,
-                               .docs = {{0, LENGTH}},
-                               .heads = 4,
-                               .kv_heads = 2,
-                               .head_dim = 16,
-                               .separate = true};
-    struct rig r;
-    struct gr_attention a;
-    double docs[] = {AT, AT + LENGTH};
-    gr_tensor *shifted[] = {&a.q, &a.k, &a.v, &a.d_o};
-    gr_tensor *results[] = {&a.o, &a.lse, &a.dq, &a.dk, &a.dv};
-    double *first[5];
-
-    rig_open(&r, NULL, 2);
-    a = make_attention(&r, &c);
-    gr_attention_forward(r.dev, &a);
-    gr_attention_backward(r.dev, &a);
-    for (int i = 0; i < 5; i++)
-        first[i] = rig_read(&r, gr_tensor_rows(*results[i], 0, LENGTH));
-    for (int i = 0; i < 4; i++) { /* the document moves down */
-        double *values = rig_read(&r, gr_tensor_rows(*shifted[i], 0, LENGTH));
-
-        rig_write(&r, gr_tensor_rows(*shifted[i], AT, AT + LENGTH), values);
-        gr_free(values);
-    }
-    rig_write(&r, a.docs, docs);
-    gr_attention_forward(r.dev, &a);
-    gr_attention_backward(r.dev, &a);
-    for (int i = 0; i < 5; i++) {
-        gr_tensor moved = gr_tensor_rows(*results[i], AT, AT + LENGTH);
-        double *found = rig_read(&r, moved);
-
-        rig_assert_close("result", found, first[i], gr_tensor_count(moved), 0);
-        gr_free(found);
-        gr_free(first[i]);
-    }
-    rig_close(&r);
 }

@@ -1,9 +1,12 @@
 /* Misuse of the ops: a wrong shape, dtype or number makes the device fail with ERR_BUG, a message
  * that names op, tensor and shapes, and nothing is computed from there on. */
 #include "kernels/base/alloc.h"
+#include "kernels/joined.h"
 #include "tests/rig.h"
 
 enum { N = 64, C = 8, HD = 4, NH = 2, V = 11, S = 64 };
+
+static const gr_tensor none;
 
 /* Room for every tensor of a misuse; nothing may be written to it. */
 static double memory[N * 64];
@@ -68,7 +71,7 @@ static void assert_failed(struct gr_device *dev, const char *call, const char *e
                "%s says\n  \"%s\", expected\n  \"%s\"", call, first, expected);
     gr_error_clear();
     gr_zero(dev, vector(GR_F64, GR_COUNT(memory)));
-    gr_scale(dev, f32(1, 1), NAN);
+    gr_zero(dev, f32(1, 1));
     for (int64_t i = 0; i < GR_COUNT(memory); i++)
         ASSERT_MSG(memory[i] == 0.5, "%s or an op after it wrote to memory", call);
     ASSERT_INT(gr_device_sync(dev), GR_ERR_BUG);
@@ -136,18 +139,21 @@ TEST(rmsnorm_misuse_is_sticky_bug)
         "rmsnorm_forward: y does not fit (found F32 (64, 7), expected F32 (64, 8))");
     MISUSE(gr_rmsnorm_forward(dev, f32(N, C), vector(GR_F32, N), f32(N, C), vector(GR_F32, C), 0),
            "rmsnorm_forward: eps is out of range (found 0, expected > 0)");
-    MISUSE(gr_rmsnorm_backward(dev, f32(N, C), GR_OVERWRITE, f32(N, C), f32(N, C),
+    MISUSE(gr_rmsnorm_backward(dev, f32(N, C), GR_OVERWRITE, none, f32(N, C), f32(N, C),
                                vector(GR_F32, 9), vector(GR_F32, N)),
            "rmsnorm_backward: w does not fit (found F32 (9), expected F32 (8))");
-    MISUSE(gr_rmsnorm_backward(dev, f32(N, 9), GR_OVERWRITE, f32(N, C), f32(N, C),
+    MISUSE(gr_rmsnorm_backward(dev, f32(N, 9), GR_OVERWRITE, none, f32(N, C), f32(N, C),
                                vector(GR_F32, C), vector(GR_F32, N)),
            "rmsnorm_backward: dx does not fit (found F32 (64, 9), expected F32 (64, 8))");
-    MISUSE(gr_rmsnorm_backward(dev, f32(N, C), GR_OVERWRITE, f32(N, 9), f32(N, C),
+    MISUSE(gr_rmsnorm_backward(dev, f32(N, C), GR_OVERWRITE, none, f32(N, 9), f32(N, C),
                                vector(GR_F32, C), vector(GR_F32, N)),
            "rmsnorm_backward: dy does not fit (found F32 (64, 9), expected F32 (64, 8))");
-    MISUSE(gr_rmsnorm_backward(dev, f32(N, C), GR_ACCUMULATE, f32(N, C), f32(N, C),
+    MISUSE(gr_rmsnorm_backward(dev, f32(N, C), GR_ACCUMULATE, none, f32(N, C), f32(N, C),
                                vector(GR_F32, C), vector(GR_F32, N)),
            "rmsnorm_backward: dx must not be dy when it accumulates");
+    MISUSE(gr_rmsnorm_backward(dev, f32(N, C), GR_OVERWRITE, f32(N, 7), f32(N, C), f32(N, C),
+                               vector(GR_F32, C), vector(GR_F32, N)),
+           "rmsnorm_backward: y does not fit (found F32 (64, 7), expected F32 (64, 8))");
 }
 
 TEST(rope_misuse_is_sticky_bug)
@@ -170,20 +176,25 @@ TEST(swiglu_misuse_is_sticky_bug)
 {
     MISUSE(gr_swiglu_forward(dev, f32(63, C), f32(63, C), f32(63, C)),
            "swiglu_forward: gate needs a padded number of rows (found F32 (63, 8)");
-    MISUSE(gr_swiglu_backward(dev, f32(63, C), f32(63, C), f32(63, C), f32(63, C), f32(63, C)),
-           "swiglu_backward: gate needs a padded number of rows (found F32 (63, 8)");
-    MISUSE(gr_swiglu_backward(dev, f32(N, C), f32(N, C), f32(N, C), f32(N, C), f32(N, 7)),
+    MISUSE(
+        gr_swiglu_backward(dev, f32(63, C), f32(63, C), none, f32(63, C), f32(63, C), f32(63, C)),
+        "swiglu_backward: gate needs a padded number of rows (found F32 (63, 8)");
+    MISUSE(gr_swiglu_backward(dev, f32(N, C), f32(N, C), none, f32(N, C), f32(N, C), f32(N, 7)),
            "swiglu_backward: up does not fit (found F32 (64, 7), expected F32 (64, 8))");
-    MISUSE(gr_swiglu_backward(dev, f32(N, C), f32(N, 7), f32(N, C), f32(N, C), f32(N, C)),
+    MISUSE(gr_swiglu_backward(dev, f32(N, C), f32(N, 7), none, f32(N, C), f32(N, C), f32(N, C)),
            "swiglu_backward: dup does not fit (found F32 (64, 7), expected F32 (64, 8))");
     MISUSE(gr_swiglu_forward(dev, f32(N, C), f32(N, C), f32(N, 7)),
            "swiglu_forward: up does not fit (found F32 (64, 7), expected F32 (64, 8))");
     MISUSE(gr_swiglu_forward(dev, f32(128, C), f32(N, C), f32(N, C)),
            "swiglu_forward: h does not fit (found F32 (128, 8), expected F32 (64, 8))");
-    MISUSE(gr_swiglu_backward(dev, f32(N, 7), f32(N, C), f32(N, C), f32(N, C), f32(N, C)),
+    MISUSE(gr_swiglu_backward(dev, f32(N, 7), f32(N, C), none, f32(N, C), f32(N, C), f32(N, C)),
            "swiglu_backward: dgate does not fit (found F32 (64, 7), expected F32 (64, 8))");
-    MISUSE(gr_swiglu_backward(dev, f32(N, C), f32(N, C), heads(N, 2, 4), f32(N, C), f32(N, C)),
-           "swiglu_backward: dh does not fit (found F32 (64, 2, 4), expected F32 (64, 8))");
+    MISUSE(
+        gr_swiglu_backward(dev, f32(N, C), f32(N, C), none, heads(N, 2, 4), f32(N, C), f32(N, C)),
+        "swiglu_backward: dh does not fit (found F32 (64, 2, 4), expected F32 (64, 8))");
+    MISUSE(
+        gr_swiglu_backward(dev, f32(N, C), f32(N, C), f32(N, 7), f32(N, C), f32(N, C), f32(N, C)),
+        "swiglu_backward: h does not fit (found F32 (64, 7), expected F32 (64, 8))");
 }
 
 static struct gr_attention attention(void)
@@ -317,8 +328,44 @@ TEST(lora_group_misuse_is_sticky_bug)
     BACKWARD(g.dy = f32(128, 5), "dy does not fit");
     BACKWARD(g.dx = f32(128, 9), "dx does not fit");
     BACKWARD(g.ds = (gr_tensor){0}, "ds does not fit");
+    BACKWARD(g.part = (enum gr_lora_part)3, "part is out of range (found 3, expected 0 to 2)");
 #undef FORWARD
 #undef BACKWARD
+}
+
+/* The group with its second adapter alone, as parts of one matrix. */
+static void join(struct gr_lora_group *g)
+{
+    struct gr_joined_shape shape = {.linears = 2, .in = C, .out = {3, 3}, .r = {2, 2}};
+
+    g->joined = f32(gr_joined_rows(&shape), gr_joined_columns(&shape));
+    for (int i = 0; i < 2; i++) {
+        struct gr_joined_parts parts = gr_joined_parts(g->joined, &shape, i);
+
+        linears[i].weight = parts.weight;
+        loras[i].a = parts.a;
+        loras[i].b = parts.b;
+    }
+    g->adapters = 1;
+    segments[0].adapter = 0;
+    g->x = with_stride(g->x, C + 4);
+    g->dy = with_stride(g->dy, 10);
+    g->ds = gr_tensor_columns(f32(128, 10), 6, 10);
+}
+
+TEST(lora_group_joined_misuse_is_sticky_bug)
+{
+#define JOINED(call, change, expected)                                                             \
+    GROUP((join(&g), change), gr_lora_group_##call,                                                \
+          "lora_group_" #call ": joined does not fit: " expected)
+    JOINED(forward, g.adapters = 2, "there must be one adapter");
+    JOINED(forward, g.joined = f32(10, 11), "the matrix has another shape");
+    JOINED(forward, g.x = f32(128, C), "x has no room behind its rows");
+    JOINED(forward, linears[1].weight = f32(3, C), "a weight, an A or a B is no part");
+    JOINED(forward, loras[1].a = f32(2, C), "a weight, an A or a B is no part");
+    JOINED(forward, loras[0].b = f32(3, 2), "a weight, an A or a B is no part");
+    JOINED(backward, g.ds = f32(128, 4), "ds is not behind dy");
+#undef JOINED
 }
 
 static struct gr_head_loss head_loss(void)
@@ -353,6 +400,13 @@ TEST(head_misuse_is_sticky_bug)
            "head_logits: logits does not fit (found F32 (2, 11), expected F32 (3, 11))");
 }
 
+/* Two copies, of which the first is fine. */
+#define PAIRS(y, x, expected)                                                                      \
+    do {                                                                                           \
+        struct gr_copy_pair pair[2] = {{f32(2, 2), f32(2, 2)}, {y, x}};                            \
+        MISUSE(gr_copy_pairs(dev, pair, 2), "copy_pairs: " expected);                              \
+    } while (0)
+
 TEST(flat_misuse_is_sticky_bug)
 {
     gr_tensor spans = gr_tensor_2d(memory, GR_I32, 2, 2);
@@ -363,13 +417,14 @@ TEST(flat_misuse_is_sticky_bug)
            "sum_spans: x does not fit (found F32 (9), expected F64 1D)");
     MISUSE(gr_sum_spans(dev, vector(GR_F64, 2), vector(GR_F64, 9), i32(2)),
            "sum_spans: spans does not fit (found I32 (2), expected I32 (2, 2))");
-    MISUSE(gr_sum_squares(dev, vector(GR_F64, 1), without_memory(vector(GR_F32, 9))),
+    MISUSE(gr_sum_squares(dev, vector(GR_F64, 1), without_memory(vector(GR_F32, 9)), 1),
            "sum_squares: x has no memory (found F32 (9))");
-    MISUSE(gr_sum_squares(dev, vector(GR_F32, 1), vector(GR_F32, 9)),
+    MISUSE(gr_sum_squares(dev, vector(GR_F32, 1), vector(GR_F32, 9), 1),
            "sum_squares: out does not fit (found F32 (1), expected F64 (1))");
-    MISUSE(gr_sum_squares(dev, vector(GR_F64, 1), f32(3, 3)),
+    MISUSE(gr_sum_squares(dev, vector(GR_F64, 1), f32(3, 3), 1),
            "sum_squares: x does not fit (found F32 (3, 3), expected F32 1D)");
-    MISUSE(gr_scale(dev, i32(3), 2), "scale: x does not fit (found I32 (3), expected F32 1D)");
+    MISUSE(gr_sum_squares(dev, vector(GR_F64, 1), vector(GR_F32, 9), INFINITY),
+           "sum_squares: scale is out of range (found inf)");
     MISUSE(gr_add(dev, i32(9), i32(9), i32(9)), "add: y does not fit (found I32 (9), expected F32");
     MISUSE(gr_add(dev, f32(3, 3), f32(3, 4), f32(3, 3)),
            "add: a does not fit (found F32 (3, 4), expected F32 (3, 3))");
@@ -378,6 +433,10 @@ TEST(flat_misuse_is_sticky_bug)
     MISUSE(gr_copy(dev, i32(9), i32(9)), "copy: x does not fit (found I32 (9), expected F32 1D)");
     MISUSE(gr_copy(dev, vector(GR_F64, 9), vector(GR_F32, 9)),
            "copy: y does not fit (found F64 (9), expected F32 (9))");
+    PAIRS(f32(3, 3), i32(9), "x does not fit (found I32 (9), expected F32 2D)");
+    PAIRS(f32(3, 4), f32(3, 3), "y does not fit (found F32 (3, 4), expected F32 (3, 3))");
+    PAIRS(vector(GR_F32, 9), vector(GR_F32, 9), "x does not fit (found F32 (9), expected F32 2D)");
+    PAIRS(gr_tensor_2d(memory, GR_BF16, 3, 3), f32(3, 3), "y does not fit (found BF16 (3, 3), exp");
     MISUSE(gr_zero(dev, without_memory(f32(3, 3))), "zero: x has no memory (found F32 (3, 3))");
     MISUSE(gr_zero(dev, (gr_tensor){0}), "zero: x is no tensor (found 0 dimensions)");
     MISUSE(gr_device_upload(dev, without_memory(f32(3, 3)), memory),
@@ -396,6 +455,7 @@ static struct gr_adamw adamw(void)
                              .moment1 = vector(GR_F32, 9),
                              .moment2 = vector(GR_F32, 9),
                              .grad = vector(GR_F32, 9),
+                             .square_sum = vector(GR_F64, 1),
                              .spans = 2,
                              .span = adamw_spans,
                              .beta1 = 0.9,
@@ -414,6 +474,10 @@ TEST(adamw_misuse_is_sticky_bug)
     } while (0)
     ADAMW(a.param = f32(9, 1), "param does not fit (found F32 (9, 1), expected F32 1D)");
     ADAMW(a.grad = vector(GR_F32, 8), "grad does not fit (found F32 (8), expected F32 (9))");
+    ADAMW(a.grad_scale = NAN, "scale is out of range (found ");
+    ADAMW(a.square_sum = vector(GR_F32, 1),
+          "square_sum does not fit (found F32 (1), expected F64 (1))");
+    ADAMW(a.max_norm = -1, "max_norm is out of range (found -1, expected >= 0)");
     ADAMW(a.moment1 = vector(GR_F64, 9), "moment1 does not fit (found F64 (9), expected F32 (9))");
     ADAMW(a.moment2 = f32(9, 1), "moment2 does not fit (found F32 (9, 1), expected F32 (9))");
     ADAMW(a.beta1 = 1, "a constant is out of range (found beta1 1");

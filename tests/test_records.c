@@ -98,10 +98,12 @@ TEST(records_alpaca_writes_the_stanford_prompt)
     ASSERT_OK(data_folder_read(&f,
                                "{\"instruction\": \"Add\", \"input\": \"1 2\", \"output\": \"3\"}\n"
                                "{\"instruction\": \"Hi\", \"input\": \"\", \"output\": \"Yo\"}\n"
-                               "{\"instruction\": \"Hi\", \"output\": \"Yo\"}\n"));
+                               "{\"instruction\": \"Hi\", \"output\": \"Yo\"}\n"
+                               "{\"instruction\": \"Hi\", \"input\": null, \"output\": \"Yo\"}\n"));
     assert_shown(&f, 0, expected_head);
     assert_shown(&f, 1, expected_bare);
     assert_shown(&f, 2, expected_bare);
+    assert_shown(&f, 3, expected_bare);
     data_folder_end(&f);
 }
 
@@ -171,7 +173,7 @@ TEST(records_files_are_numbered_counted_and_may_differ_in_format)
                 "{\"text\": \"0123456789012345678901234567890123456789012345678901234567\"}\n");
     f.options.max_length = 58; /* as many as the conversation has; the second text has 60 */
     f.options.too_long = "drop";
-    ASSERT_OK(gr_records_read(&f.documents, f.tokenizer, files, 2, &f.options));
+    ASSERT_OK(read_records(&f.documents, f.tokenizer, files, 2, &f.options));
     ASSERT_INT(f.documents.count, 2);
     ASSERT_INT(f.documents.dropped_count, 1);
     ASSERT_INT(f.documents.document[0].source, 0);
@@ -244,6 +246,25 @@ static const struct {
      "auto", ":1: messages[0].tool_calls is not supported (found a list)"},
     {"tools", "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}], \"tools\": [{}]}\n",
      "auto", ":1: tools is not supported (found a list)"},
+    {"thoughts",
+     "{\"messages\": [{\"role\": \"assistant\", \"content\": \"a\", "
+     "\"reasoning_content\": \"hm\"}]}\n",
+     "auto", ":1: messages[0].reasoning_content is not supported (found text)"},
+    {"system of alpaca",
+     "{\"instruction\": \"a\", \"output\": \"b\", \"system\": \"\"}\n"
+     "{\"instruction\": \"a\", \"output\": \"b\", \"system\": \"be kind\"}\n",
+     "auto", ":2: system is not supported (found text)"},
+    {"history of alpaca",
+     "{\"instruction\": \"a\", \"output\": \"b\", \"history\": [[\"c\", \"d\"]]}\n", "auto",
+     ":1: history is not supported (found a list)"},
+    {"system beside a prompt",
+     "{\"prompt\": \"a\", \"completion\": \"b\", \"system\": \"be kind\"}\n", "auto",
+     ":1: system is not supported (found text)"},
+    {"system beside messages",
+     "{\"messages\": [{\"role\": \"assistant\", \"content\": \"a\"}], \"system\": \"be kind\"}\n",
+     "auto", ":1: system is not supported (found text)"},
+    {"a bad answer", "{\"prompt\": \"a\", \"completion\": \"b\", \"label\": false}\n", "auto",
+     ":1: label is not supported (found false)"},
     {"BOS in the data", "{\"text\": \"<s>a\"}\n", "auto",
      ":1: two BOS tokens in a row (found <s> twice at token 0)"},
     {"nobody answers", "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}\n", "auto",
@@ -278,8 +299,13 @@ TEST(records_refused_keys_pass_where_they_say_nothing)
             " {\"role\": \"assistant\", \"content\": \"b\", \"tool_calls\": null}],"
             " \"tools\": [], \"id\": 1}\n"));
     ASSERT_INT(f.documents.count, 1);
-    ASSERT_OK(data_folder_read(&f, "{\"text\": \"no chat\", \"tools\": [1]}\n"));
+    ASSERT_OK(data_folder_read(&f, "{\"text\": \"no chat\", \"tools\": [1], \"label\": false, "
+                                   "\"system\": \"linux\"}\n"));
     ASSERT_INT(f.documents.count, 1);
+    ASSERT_OK(data_folder_read(
+        &f, "{\"instruction\": \"a\", \"output\": \"b\", \"system\": \"\", \"history\": []}\n"
+            "{\"instruction\": \"a\", \"output\": \"b\", \"system\": null, \"label\": true}\n"));
+    ASSERT_INT(f.documents.count, 2);
     data_folder_end(&f);
 }
 
@@ -304,8 +330,7 @@ TEST(records_unknown_options_and_missing_files_are_refused)
     ASSERT_TEXT(gr_error_hint(), "one of: auto, text, messages, prompt_completion, alpaca");
     gr_error_clear();
     f.options.format = "auto";
-    ASSERT_INT(gr_records_read(&f.documents, f.tokenizer, &missing, 1, &f.options),
-               GR_ERR_NOT_FOUND);
+    ASSERT_INT(read_records(&f.documents, f.tokenizer, &missing, 1, &f.options), GR_ERR_NOT_FOUND);
     ASSERT_TEXT(gr_error_message(),
                 "/nonexistent/data.jsonl: there is no such file (found nothing, expected a file)");
     data_folder_end(&f);
@@ -358,11 +383,79 @@ TEST(records_long_lines_do_not_stay_in_memory)
         fprintf(file, "{%.*s\"text\": \"abc\"}\n", LINE, line);
     fclose(file);
     before = peak_bytes();
-    ASSERT_OK(gr_records_read(&f.documents, f.tokenizer, &f.data, 1, &f.options));
+    ASSERT_OK(read_records(&f.documents, f.tokenizer, &f.data, 1, &f.options));
     ASSERT(peak_bytes() - before < 8000000);
     ASSERT_INT(f.documents.count, LINES);
     ASSERT_INT(f.documents.token_count, LINES * 5);
     gr_free(line);
+    data_folder_end(&f);
+}
+
+/* Records of every fate, more than a batch holds: kept, cut, bare, with keys that nobody reads. */
+static void write_many(const char *path, int count)
+{
+    FILE *file = fopen(path, "wb");
+
+    ASSERT(file != NULL);
+    for (int i = 0; i < count; i++)
+        fprintf(file, "{\"prompt\": \"%.*s\", \"completion\": \"%d\"%s}\n", i % 37,
+                "a prompt that may be long, or not so", i, i % 100 == 99 ? ", \"key\": 1" : "");
+    fclose(file);
+}
+
+TEST(records_threads_change_nothing)
+{
+    enum { RECORDS = 3000 };
+    struct data_folder f;
+    struct gr_documents one = {0};
+
+    data_folder_begin(&f);
+    f.options.max_length = 30;
+    write_many(f.data, RECORDS);
+    ASSERT_OK(read_records(&one, f.tokenizer, &f.data, 1, &f.options));
+    ASSERT(one.truncated_count > 0 && one.dropped_count > 0 && one.count > RECORDS / 2);
+    for (int threads = 2; threads <= 5; threads++) {
+        struct gr_documents many = {0};
+
+        f.options.threads = threads;
+        ASSERT_OK(read_records(&many, f.tokenizer, &f.data, 1, &f.options));
+        ASSERT_INT(many.count, one.count);
+        ASSERT_INT(many.token_count, one.token_count);
+        ASSERT_INT(many.supervised_count, one.supervised_count);
+        ASSERT_INT(many.truncated_count, one.truncated_count);
+        ASSERT_INT(many.dropped_count, one.dropped_count);
+        ASSERT(memcmp(many.tokens, one.tokens, (size_t)one.token_count * sizeof *one.tokens) == 0);
+        ASSERT(memcmp(many.labels, one.labels, (size_t)one.token_count) == 0);
+        for (int64_t i = 0; i < one.count; i++)
+            ASSERT_INT(many.document[i].offset, one.document[i].offset);
+        gr_documents_release(&many);
+    }
+    gr_documents_release(&one);
+    data_folder_end(&f);
+}
+
+/* Of several bad records the first is named, and what is before it was read. */
+TEST(records_threads_report_the_first_bad_record)
+{
+    enum { RECORDS = 700 };
+    struct data_folder f;
+    FILE *file;
+
+    data_folder_begin(&f);
+    write_many(f.data, RECORDS);
+    file = fopen(f.data, "ab");
+    ASSERT(file != NULL);
+    fputs("{\"prompt\": \"x\", \"completion\": 5}\n{\"prompt\": \n[]\n", file);
+    fclose(file);
+    for (int threads = 1; threads <= 4; threads++) {
+        f.options.threads = threads;
+        ASSERT_INT(read_records(&f.documents, f.tokenizer, &f.data, 1, &f.options), GR_ERR_DATA);
+        ASSERT_MSG(strstr(gr_error_message(), ":701: completion has the wrong type") != NULL, "%s",
+                   gr_error_message());
+        ASSERT_INT(f.documents.count, RECORDS);
+        gr_error_clear();
+        gr_documents_release(&f.documents);
+    }
     data_folder_end(&f);
 }
 
@@ -384,8 +477,7 @@ TEST(records_alpaca_fixture_equals_its_text_column)
     data_folder_begin(&f);
     rows = json_load_file(path, 0, NULL);
     f.options.format = "alpaca";
-    ASSERT_OK(
-        gr_records_read(&f.documents, f.tokenizer, (const char *const *)&path, 1, &f.options));
+    ASSERT_OK(read_records(&f.documents, f.tokenizer, (const char *const *)&path, 1, &f.options));
     json_array_foreach(rows, i, row)
     {
         const struct gr_document *d = &f.documents.document[i];

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The edges of a run's directory: parents that change or go, exports that are damaged, checkpoints and
-# run.json that are gone, a second start that waits.
+# run.json that are gone, a second start that waits, a report that takes long.
 #   test_run_edges.sh GRAFT TOOL_RANDOM_MODEL
 set -euo pipefail
 graft=$1 tool=$2
@@ -41,6 +41,9 @@ GRAFT_FAIL='step.updated@2:0:kill' ends 137 '' torn --set train.init_from="$work
 rm -r "$work/moving"
 cp -r "$work/child" "$work/moving"
 ends 2 'train.init_from is not what it was' torn --set train.init_from="$work/moving" --set train.max_steps=9
+cp -r "$work/torn" "$work/damaged"
+echo '{}' >"$work/damaged/parent.json"
+ends 3 'parent.json: the file is damaged' damaged --set train.init_from="$work/moving" --set train.max_steps=9
 rm -r "$work/moving"
 cp -r "$parent" "$work/moving"
 GRAFT_FAIL='save.durable@2:0:kill' ends 137 'durable: step 3' torn --set train.init_from="$work/moving" \
@@ -90,6 +93,17 @@ truncate -s 1T "$work"/gone3/ckpt/000000000003-*.json
 ends 0 finished gone3
 same gone3 undisturbed
 
+# ---- memory: what is computed again changes no bit, and too little is said ----
+ends 0 'computed again in the backward: qkv in 2 layers, attention in 2 layers' redone --set device.recompute=all
+same redone undisturbed
+log=$work/log-whole ends 0 finished whole
+need=$(grep -o 'weights [0-9.]* MiB per host; .* gradients [0-9.]* MiB, activations [0-9.]*' "$work/log-whole" |
+    grep -o '[0-9]*\.[0-9]*' | awk '{ sum += $1 * 1048576 } END { printf "%d", sum }')
+ends 0 'computed again in the backward: gate_up in 2 layers' tight --set device.memory=$((need - 100000))
+same tight undisturbed
+ends 5 'device.memory: the run does not fit' short --set device.memory=1MiB
+ends 5 'leave device.recompute out' short --set device.memory=$((need - 100000)) --set device.recompute=none
+
 # ---- places ----
 ends 0 finished url --set output="file://$work/url"
 same url undisturbed
@@ -105,5 +119,13 @@ done
 ends 0 'already finished' first
 wait "$first" || fail "the first start failed"
 same first undisturbed
+
+# ---- the report takes longer than the ranks wait for one another ----
+if GRAFT_FAIL='report.begin:0:delay=3000' train reported 2 1 --set dist.timeout_seconds=1 && [ -f "$work/reported/report.html" ]; then
+    pass
+else
+    fail "reported: exit $?"
+fi
+same reported undisturbed
 
 report

@@ -34,7 +34,7 @@ static void open_rig(struct rig *r)
                                        .pid = 1,
                                        .world_size = 1,
                                        .save_total_limit = 3,
-                                       .retry_deadline_s = 0.2,
+                                       .patience_s = 0.2,
                                        .clock = gr_state_real_clock()};
     struct gr_lora_config lora = {.r = 2, .lora_alpha = 4, .target_regex = gr_strdup("all-linear")};
 
@@ -44,7 +44,7 @@ static void open_rig(struct rig *r)
     ASSERT_OK(gr_state_start(&r->state, &r->found, r->store, &options));
     ASSERT_OK(gr_events_create(&r->events));
     ASSERT_OK(gr_adapter_create(&r->adapter, &model, &lora));
-    gr_saver_create(&r->saver, r->state, r->events, r->adapter, "base");
+    ASSERT_OK(gr_saver_create(&r->saver, r->state, r->events, r->adapter, "base"));
     gr_lora_config_release(&lora);
 }
 

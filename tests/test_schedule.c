@@ -118,10 +118,9 @@ TEST(schedule_factors_are_those_of_transformers)
                                            expected[i].total_steps);
 
         ASSERT_MSG(fabs(factor - expected[i].factor) <= 1e-15,
-                   "%s, S %d, ratio %g, after %d steps: %.17g, expected %.17g",
-                   gr_schedule_name(expected[i].kind), (int)expected[i].total_steps,
-                   expected[i].warmup_ratio, (int)expected[i].steps_done, factor,
-                   expected[i].factor);
+                   "kind %d, S %d, ratio %g, after %d steps: %.17g, expected %.17g",
+                   (int)expected[i].kind, (int)expected[i].total_steps, expected[i].warmup_ratio,
+                   (int)expected[i].steps_done, factor, expected[i].factor);
     }
 }
 

@@ -2,7 +2,6 @@
 #include "launch/signals.h"
 
 #include "kernels/base/alloc.h"
-#include "kernels/cpu/matmul.h"
 #include "tests/files.h"
 #include "tests/test.h"
 
@@ -57,45 +56,6 @@ TEST(signals_interrupt_no_read)
     nanosleep(&pause, NULL);
     ASSERT(write(to_child[1], "x", 1) == 1);
     ASSERT(waitpid(child, &wait_status, 0) == child);
-    ASSERT(WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 0);
-}
-
-/* Hundreds of products on fresh memory; the C library aborts when it finds its heap damaged. */
-static void multiply_for(double seconds)
-{
-    enum { SIZE = 160 };
-    clock_t end = clock() + (clock_t)(seconds * CLOCKS_PER_SEC);
-
-    for (int64_t i = 0; clock() < end; i++) {
-        int64_t n = SIZE - i % 32;
-        float *a = GR_NEW_ARRAY(float, n *n), *b = GR_NEW_ARRAY(float, n *n);
-        float *c = GR_NEW_ARRAY(float, n *n);
-
-        gr_cpu_matmul_tn(gr_tensor_2d(c, GR_F32, n, n), gr_tensor_2d(a, GR_F32, n, n),
-                         gr_tensor_2d(b, GR_F32, n, n), 1, 0);
-        gr_free(a);
-        gr_free(b);
-        gr_free(c);
-    }
-}
-
-/* With a handler instead, oneDNN 2.6's products lose their heap within a second. */
-TEST(signals_damage_no_product)
-{
-    struct timespec pause = {.tv_nsec = 100 * 1000};
-    int wait_status = 0;
-    pid_t child;
-
-    gr_signals_hold_stop();
-    child = fork();
-    if (child == 0) {
-        multiply_for(1);
-        _exit(gr_stop_requested() ? 0 : 1);
-    }
-    while (waitpid(child, &wait_status, WNOHANG) == 0) {
-        kill(child, SIGUSR1);
-        nanosleep(&pause, NULL);
-    }
     ASSERT(WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 0);
 }
 

@@ -26,6 +26,28 @@ static gr_status start(struct gr_state **state, int64_t *step, struct gr_watched
     return status;
 }
 
+/* Whoever put that one in: what lies between is not asked for, one request after the other. */
+TEST(faults_term_far_beyond_the_others_costs_no_requests)
+{
+    struct gr_state_case sc;
+    struct gr_watched_store watched;
+    struct gr_state *state = NULL;
+    int64_t step = 0;
+
+    gr_state_case_init(&sc);
+    gr_state_destroy(gr_state_case_start(&sc, 0));
+    ASSERT_OK(sc.store->ops->put(sc.store, "term/00800000.json", "{}", 2));
+    gr_watched_store_init(&watched, sc.store);
+    watched.kind = "get";
+    watched.prefix = "term/";
+    watched.times = INT64_MAX;
+    ASSERT_OK(start(&state, &step, &watched, &sc));
+    ASSERT_INT(step, 0);
+    ASSERT(watched.seen < 20);
+    gr_state_destroy(state);
+    gr_state_case_release(&sc);
+}
+
 /* ---- a store that fails --------------------------------------------------------------------- */
 
 TEST(faults_lost_answers_are_settled_by_sending_again)
@@ -85,6 +107,42 @@ TEST(faults_store_down_past_the_deadline_is_no_verdict)
         ASSERT_INT(gr_state_case_count(&sc, "bad/"), 0);
     }
     gr_state_destroy(gr_state_case_start(&sc, 20));
+    gr_state_case_release(&sc);
+}
+
+static void let_a_minute_pass(struct gr_watched_store *w)
+{
+    struct gr_state_case *sc = w->context;
+
+    sc->monotonic_s += 60;
+}
+
+/* An upload takes as long as it takes: patience is counted from the first failure on. */
+TEST(faults_behind_uploads_longer_than_the_patience_are_tried_again)
+{
+    struct gr_state_case sc;
+    struct gr_watched_store slow, failing;
+    struct gr_state *state = NULL;
+    int64_t step = 0;
+
+    gr_state_case_init(&sc);
+    gr_watched_store_init(&slow, sc.store);
+    slow.kind = "put";
+    slow.prefix = "objects/";
+    slow.times = 1000000;
+    slow.before = let_a_minute_pass;
+    slow.context = &sc;
+    gr_watched_store_init(&failing, &slow.base);
+    ASSERT_OK(start(&state, &step, &failing, &sc));
+    failing.kind = "put_if_absent";
+    failing.prefix = "ckpt/";
+    failing.drops = true;
+    failing.times = 3;
+    ASSERT_OK(gr_state_case_save(state, 10, 0));
+    ASSERT_INT(failing.seen, 3);
+    ASSERT(slow.seen > 0);
+    gr_state_destroy(state);
+    gr_state_destroy(gr_state_case_start(&sc, 10));
     gr_state_case_release(&sc);
 }
 

@@ -32,6 +32,7 @@ static void open_fixture(struct fixture *f, bool generates)
     gr_config_init(&f->config);
     gr_free(f->config.model);
     f->config.model = model;
+    ASSERT_OK(gr_config_set(&f->config, "device.dtype=f32")); /* as what the fixture holds */
     f->config.data.max_length = ROWS;
     ASSERT_OK(gr_comm_create(&f->comm, 10));
     ASSERT_OK(gr_device_create(&f->dev, "cpu", 2, NULL));

@@ -22,7 +22,7 @@ awk 'BEGIN { RS = "<\\|endoftext\\|>" } {
 
 loss() {
     "$graft" eval --model "$model" "$@" --data "$work/train.jsonl" --json 2> "$work/log" |
-        sed 's/.*"eval_loss": \([0-9.]*\).*/\1/'
+        sed 's/.*"eval_loss":\([0-9.]*\).*/\1/'
 }
 
 before=$(loss)

@@ -152,6 +152,7 @@ static json_t *plain_records(const char *path)
     for (size_t i = 0; i < json_array_size(records); i++) {
         json_t *record = json_array_get(records, i);
 
+        json_object_del(record, "label"); /* false, an answer not to learn, is refused */
         if (is_plain(record)) {
             json_array_append(plain, record);
             json_dumpf(record, file, 0);
@@ -190,11 +191,12 @@ static void assert_conversations(const struct gr_tokenizer *tokenizer, const jso
     const char *path = "plain.jsonl";
     struct gr_records_options options = options_of("messages", format->name);
     struct gr_documents d = {0};
+    struct gr_sources sources = {0};
     int64_t document = 0;
 
     if (last_only)
         options.loss_on = "last_turn";
-    ASSERT_OK(gr_records_read(&d, tokenizer, &path, 1, &options));
+    ASSERT_OK(gr_records_read(&d, &sources, tokenizer, &path, 1, &options));
     for (size_t i = 0; i < json_array_size(records); i++) {
         const json_t *record = json_array_get(records, i);
 
@@ -204,6 +206,7 @@ static void assert_conversations(const struct gr_tokenizer *tokenizer, const jso
         }
     }
     ASSERT_INT(document, d.count);
+    gr_sources_release(&sources);
     gr_documents_release(&d);
 }
 
@@ -288,9 +291,10 @@ static void assert_completions(const char *name, const char *format, const char 
     char *path = shared(name);
     struct gr_records_options options = options_of(format, "auto");
     struct gr_documents d = {0};
+    struct gr_sources sources = {0};
     json_t *records = load_records(path);
 
-    ASSERT_OK(gr_records_read(&d, tokenizer, (const char *const *)&path, 1, &options));
+    ASSERT_OK(gr_records_read(&d, &sources, tokenizer, (const char *const *)&path, 1, &options));
     ASSERT_INT(d.count, json_array_size(records));
     for (int64_t i = 0; i < d.count; i++) {
         const struct gr_document *document = &d.document[i];
@@ -302,6 +306,7 @@ static void assert_completions(const char *name, const char *format, const char 
                    leads);
     }
     json_decref(records);
+    gr_sources_release(&sources);
     gr_documents_release(&d);
     gr_free(path);
     gr_tokenizer_destroy(tokenizer);

@@ -67,5 +67,21 @@ expect no_file 3 '' 'graft: error: nothing: *' nothing
 expect directory 3 '' 'graft: error: .: *' .
 expect jsonl_and_decode 2 '' 'graft: error: --jsonl: *' --jsonl --decode
 
+# More lines than a batch holds come out in their order, whatever the threads.
+as=aaaaaaa
+for ((i = 0; i < 1500; i++)); do
+    printf '{"text": "%s"}\n' "${as:0:i % 7}"
+done >input
+"$graft" tokenize --model . --jsonl --threads 1 <input >one
+for threads in 2 3 5; do
+    expect "threads_$threads" 0 "$(cat one)" '' --jsonl --threads "$threads"
+done
+[ "$(sort -u one | wc -l)" -eq 7 ] || {
+    printf 'FAIL threads: the lines are not different\n'
+    failures=$((failures + 1))
+}
+printf '{"text": 1}\n' >>input
+expect bad_last_line 3 "$(cat one)" 'graft: error: stdin:1501: *' --jsonl --threads 3
+
 printf '%d cases, %d failures\n' "$cases" "$failures"
 [ "$failures" -eq 0 ]

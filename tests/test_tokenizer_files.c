@@ -59,6 +59,12 @@ TEST(tokenizer_wrong_options_are_refused_by_name)
         struct tokenizer_json json;
         const char *message;
     } cases[] = {
+        {{.vocab = "\"a\": 0",
+          .post = "{\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": "
+                  "\"x\", \"type_id\": 0}}, {\"Sequence\": {\"id\": \"A\", \"type_id\": 0}}], "
+                  "\"pair\": [], \"special_tokens\": {\"x\": {\"id\": \"x\", \"ids\": [98765], "
+                  "\"tokens\": [\"x\"]}}}"},
+         "post_processor: a special token is not in the vocabulary (found id 98765, expected less"},
         {{.pre = "{\"type\": \"Digits\", \"individual_digits\": true, \"base\": 16}"},
          "pre_tokenizer: option \"base\" is not supported"},
         {{.pre = "{\"type\": \"Digits\"}"}, "pre_tokenizer: individual_digits (found nothing"},
@@ -77,10 +83,12 @@ TEST(tokenizer_wrong_options_are_refused_by_name)
          "replacement (found \"__\", expected one character)"},
         {{.pre = "{\"type\": \"Metaspace\", \"replacement\": \"_\", \"add_prefix_space\": false}"},
          "add_prefix_space contradicts prepend_scheme"},
-        {{.post = "{\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": "
+        {{.vocab = "\"a\": 0",
+          .post = "{\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": "
                   "\"<s>\", \"type_id\": 0}}], \"special_tokens\": {}}"},
          "a SpecialToken (found {\"id\":\"<s>\""},
-        {{.post = "{\"type\": \"TemplateProcessing\", \"single\": [], \"special_tokens\": {}}"},
+        {{.vocab = "\"a\": 0",
+          .post = "{\"type\": \"TemplateProcessing\", \"single\": [], \"special_tokens\": {}}"},
          "single (found [], expected a list with the sequence A once)"},
         {{.decoder = "{\"type\": \"Strip\", \"content\": \" \", \"start\": -1, \"stop\": 0}"},
          "start (found -1"},

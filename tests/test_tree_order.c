@@ -19,7 +19,7 @@ struct value {
 struct process {
     struct gr_tree_plan plan;
     int64_t next;
-    struct value slot[SLOTS][ELEMENTS + 1]; /* one behind the elements: the sums */
+    struct value slot[SLOTS][ELEMENTS];
 };
 
 static struct value leaf_value(int64_t m)
@@ -68,18 +68,11 @@ static void trade(struct process *a, struct process *b)
     static struct process old;
     const struct gr_tree_move *of_a = &a->plan.moves[a->next++];
     const struct gr_tree_move *of_b = &b->plan.moves[b->next++];
-    const int sums = ELEMENTS;
 
     old = *a; /* both directions at once */
     ASSERT_INT(of_a->adds, of_b->adds);
     move_part(a, of_a->in, b, of_b->out, of_a->adds);
-    if (of_a->adds && of_a->in.slot >= 0)
-        a->slot[of_a->in.slot][sums] =
-            add(a->slot[of_a->in.slot][sums], b->slot[of_b->out.slot][sums]);
     move_part(b, of_b->in, &old, of_a->out, of_a->adds);
-    if (of_b->adds && of_b->in.slot >= 0)
-        b->slot[of_b->in.slot][sums] =
-            add(b->slot[of_b->in.slot][sums], old.slot[of_a->out.slot][sums]);
 }
 
 /* Leaves and adds need nobody else. */
@@ -90,7 +83,7 @@ static void run_alone(struct process *process)
 
         if (move->kind != GR_TREE_LEAF && move->kind != GR_TREE_ADD)
             return;
-        for (int64_t i = 0; i <= ELEMENTS; i++) {
+        for (int64_t i = 0; i < ELEMENTS; i++) {
             struct value *value = &process->slot[move->slot][i];
 
             if (move->kind == GR_TREE_LEAF) {
@@ -148,7 +141,7 @@ static void check(int64_t micro_batches, int size)
     uint64_t expected = reference(0, micro_batches).expression;
 
     for (int r = 0; r < size; r++) {
-        gr_tree_plan_init(&processes[r].plan, micro_batches, size, r, ELEMENTS);
+        gr_tree_plan_init(&processes[r].plan, micro_batches, size, r, ELEMENTS, GR_REDUCE_TREE);
         ASSERT(processes[r].plan.slots <= SLOTS);
     }
     do {
@@ -160,7 +153,7 @@ static void check(int64_t micro_batches, int size)
 
         ASSERT_MSG(process->next == process->plan.count, "M %d P %d: rank %d waits for ever",
                    (int)micro_batches, size, r);
-        for (int64_t i = 0; i <= ELEMENTS; i++)
+        for (int64_t i = 0; i < ELEMENTS; i++)
             ASSERT_MSG(process->slot[process->plan.root_slot][i].expression == expected,
                        "M %d P %d rank %d element %d: another association", (int)micro_batches,
                        size, r, (int)i);
@@ -177,6 +170,36 @@ TEST(tree_association_is_that_of_one_rank_for_any_ranks)
     }
 }
 
+/* Each block is a tree of its own; then comes the one sum over the ranks. */
+TEST(tree_all_reduce_sums_blocks_that_are_trees)
+{
+    struct process *process = GR_NEW(struct process);
+
+    for (int64_t m = 1; m <= MICRO_BATCHES; m++) {
+        for (int size = 1; size <= m; size++) {
+            for (int r = 0; r < size; r++) {
+                int64_t begin = gr_tree_block_begin(m, size, r);
+                int64_t end = gr_tree_block_begin(m, size, r + 1);
+
+                memset(process, 0, sizeof *process);
+                gr_tree_plan_init(&process->plan, m, size, r, ELEMENTS, GR_REDUCE_ALL);
+                run_alone(process);
+                ASSERT_INT(process->next, process->plan.join_begin);
+                ASSERT_INT(process->plan.count, process->plan.join_begin + (size > 1));
+                if (size > 1) {
+                    ASSERT(stands_at(process)->kind == GR_TREE_SUM);
+                    ASSERT_INT(stands_at(process)->slot, process->plan.root_slot);
+                }
+                ASSERT(process->slot[process->plan.root_slot][0].expression ==
+                       reference(begin, end).expression);
+                gr_tree_plan_release(&process->plan);
+            }
+        }
+    }
+    gr_free(process);
+    ASSERT_INT(gr_tree_state_bytes(8, 2, 64, GR_REDUCE_ALL), 3 * 256); /* nothing lands */
+}
+
 TEST(tree_blocks_cover_the_micro_batches_in_order)
 {
     for (int64_t m = 1; m <= MICRO_BATCHES; m++) {
@@ -187,7 +210,9 @@ TEST(tree_blocks_cover_the_micro_batches_in_order)
                 struct gr_tree_plan plan;
 
                 ASSERT_INT(gr_tree_block_begin(m, size, r), next);
-                gr_tree_plan_init(&plan, m, size, r, 5);
+                ASSERT_INT(gr_tree_owner(m, size, next), r);
+                ASSERT_INT(gr_tree_owner(m, size, gr_tree_block_begin(m, size, r + 1) - 1), r);
+                gr_tree_plan_init(&plan, m, size, r, 5, GR_REDUCE_TREE);
                 for (int64_t i = 0; i < plan.count; i++) {
                     ASSERT(plan.moves[i].kind != GR_TREE_LEAF || i < plan.join_begin);
                     if (plan.moves[i].kind == GR_TREE_LEAF)
@@ -208,14 +233,14 @@ TEST(tree_buffers_grow_as_the_logarithm)
     for (int64_t m = 1; m <= 1024; m++) {
         while ((INT64_C(1) << (bound - 1)) < m)
             bound++;
-        ASSERT(gr_tree_buffer_count(m, 1, 0) <= bound);
+        ASSERT(gr_tree_buffer_count(m, 1, 0, GR_REDUCE_TREE) <= bound);
     }
-    ASSERT_INT(gr_tree_buffer_count(1, 1, 0), 1);
-    ASSERT_INT(gr_tree_buffer_count(8, 1, 0), 4);
-    ASSERT_INT(gr_tree_buffer_count(8, 4, 3), 2);
-    ASSERT_INT(gr_tree_buffer_count(4, 4, 1), 1);
-    ASSERT_INT(gr_tree_buffer_count(1024, 1, 0), 11);
-    ASSERT(gr_tree_buffer_count(1000, 7, 3) <= 11);
+    ASSERT_INT(gr_tree_buffer_count(1, 1, 0, GR_REDUCE_TREE), 1);
+    ASSERT_INT(gr_tree_buffer_count(8, 1, 0, GR_REDUCE_TREE), 4);
+    ASSERT_INT(gr_tree_buffer_count(8, 4, 3, GR_REDUCE_TREE), 2);
+    ASSERT_INT(gr_tree_buffer_count(4, 4, 1, GR_REDUCE_TREE), 1);
+    ASSERT_INT(gr_tree_buffer_count(1024, 1, 0, GR_REDUCE_TREE), 11);
+    ASSERT(gr_tree_buffer_count(1000, 7, 3, GR_REDUCE_TREE) <= 11);
 }
 
 /* Slots and the landing place, each a multiple of 256 bytes here; of the rank that takes most. */
@@ -223,11 +248,11 @@ TEST(tree_state_bytes_are_those_of_the_largest_rank)
 {
     int64_t most = 0;
 
-    ASSERT_INT(gr_tree_state_bytes(8, 1, 64), (4 + 1) * 256);
+    ASSERT_INT(gr_tree_state_bytes(8, 1, 64, GR_REDUCE_TREE), (4 + 1) * 256);
     for (int rank = 0; rank < 3; rank++) {
-        int64_t slots = gr_tree_buffer_count(8, 3, rank);
+        int64_t slots = gr_tree_buffer_count(8, 3, rank, GR_REDUCE_TREE);
 
         most = slots > most ? slots : most;
     }
-    ASSERT_INT(gr_tree_state_bytes(8, 3, 64), (most + 1) * 256);
+    ASSERT_INT(gr_tree_state_bytes(8, 3, 64, GR_REDUCE_TREE), (most + 1) * 256);
 }

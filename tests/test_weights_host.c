@@ -36,6 +36,7 @@ static void write_model(void)
         {.name = "scalar", .dtype = GR_BF16, .ndim = 0, .data = "\x80\x3f"},
         {.name = "empty", .dtype = GR_F16, .ndim = 2, .dim = {0, 4}, .data = halves},
         {.name = "f64", .dtype = GR_F64, .ndim = 1, .dim = {1}, .data = halves},
+        {.name = "matrix", .dtype = GR_BF16, .ndim = 2, .dim = {2, 4}, .data = halves},
         {.name = "u8", .dtype = GR_U8, .ndim = 1, .dim = {1}, .data = halves},
     };
     struct gr_buffer bytes = {0};
@@ -125,14 +126,15 @@ TEST(weights_host_bf16_is_mapped_others_are_rounded)
     struct gr_model_files model;
     struct gr_weights_host *weights = NULL;
     const uint16_t *found;
-    int64_t bytes = 0;
+    int64_t bytes = 0, mapped = 0;
 
     gr_test_enter_folder();
     write_model();
     options.dtype = GR_BF16;
     ASSERT_OK(gr_model_files_open(&model, "m"));
-    ASSERT_OK(gr_weights_host_measure(&bytes, &model, asked, 1, GR_BF16));
+    ASSERT_OK(gr_weights_host_measure(&bytes, &mapped, &model, asked, 1, GR_BF16));
     ASSERT_INT(bytes, 0);
+    ASSERT_INT(mapped, 2 * ALL_HALVES);
     ASSERT_OK(create_and_share(&weights, &model, asked, GR_COUNT(asked), &options));
     ASSERT(gr_weights_host_data(weights, 0) ==
            gr_model_tensor_data(gr_model_files_find(&model, "bf16")));
@@ -146,18 +148,40 @@ TEST(weights_host_bf16_is_mapped_others_are_rounded)
     gr_model_files_close(&model);
 }
 
+/* What computes in f32 takes a matrix of bf16 as it is. */
+TEST(weights_host_bf16_matrix_stays_mapped_for_f32)
+{
+    static const char *const asked[] = {"matrix", "bf16"};
+    struct gr_weights_host_options options = options_of(0, 1, 10);
+    struct gr_model_files model;
+    struct gr_weights_host *weights = NULL;
+
+    gr_test_enter_folder();
+    write_model();
+    options.dtype = GR_F32;
+    ASSERT_OK(gr_model_files_open(&model, "m"));
+    ASSERT_OK(create_and_share(&weights, &model, asked, GR_COUNT(asked), &options));
+    ASSERT(gr_weights_host_data(weights, 0) ==
+           gr_model_tensor_data(gr_model_files_find(&model, "matrix")));
+    ASSERT_INT(gr_weights_host_dtype(weights, 0), GR_BF16);
+    ASSERT_INT(gr_weights_host_dtype(weights, 1), GR_F32);
+    gr_weights_host_destroy(weights);
+    gr_model_files_close(&model);
+}
+
 TEST(weights_host_one_process_widens_exactly)
 {
     struct gr_model_files model;
     struct gr_weights_host *weights = NULL;
     const struct gr_model_tensor *f32 = NULL;
-    int64_t bytes = 0;
+    int64_t bytes = 0, mapped = 0;
 
     gr_test_enter_folder();
     write_model();
     ASSERT_OK(gr_model_files_open(&model, "m"));
-    ASSERT_OK(gr_weights_host_measure(&bytes, &model, names, GR_COUNT(names), GR_F32));
+    ASSERT_OK(gr_weights_host_measure(&bytes, &mapped, &model, names, GR_COUNT(names), GR_F32));
     ASSERT_INT(bytes, 4 * ALL_HALVES * 2 + (4 * LARGE + 63) / 64 * 64 + 64);
+    ASSERT_INT(mapped, (int64_t)sizeof f32_data);
     for (int threads = 1; threads <= 3; threads++) {
         struct gr_weights_host_options options = options_of(0, 1, 10);
 
@@ -169,6 +193,55 @@ TEST(weights_host_one_process_widens_exactly)
         gr_weights_host_destroy(weights);
     }
     gr_weights_host_destroy(NULL);
+    gr_model_files_close(&model);
+}
+
+/* Pages of the mapped tensor that are in memory. */
+static int64_t resident_pages(const unsigned char *data, int64_t bytes, int64_t page)
+{
+    unsigned char *begin = (unsigned char *)(uintptr_t)(data - (uintptr_t)data % (uintptr_t)page);
+    int64_t pages = (data + bytes - begin + page - 1) / page, count = 0;
+    unsigned char *is_there = GR_NEW_ARRAY(unsigned char, pages);
+
+    ASSERT(mincore(begin, (size_t)(pages * page), is_there) == 0);
+    for (int64_t i = 0; i < pages; i++)
+        count += is_there[i] & 1;
+    gr_free(is_there);
+    return count;
+}
+
+/* Nobody reads: the pages come all the same, those that were named and no others that far away. */
+TEST(weights_host_expected_bytes_are_fetched_meanwhile)
+{
+    static const char *const asked[] = {"large", "f16"};
+    struct gr_weights_host_options options = options_of(0, 1, 10);
+    struct gr_model_files model;
+    struct gr_weights_host *weights = NULL;
+    const unsigned char *data;
+    int64_t page = sysconf(_SC_PAGESIZE), bytes = 2 * LARGE, pages = bytes / page, found = 0;
+    int fd;
+
+    gr_test_enter_folder();
+    write_model();
+    options.dtype = GR_BF16;
+    ASSERT_OK(gr_model_files_open(&model, "m"));
+    ASSERT_OK(create_and_share(&weights, &model, asked, GR_COUNT(asked), &options));
+    data = gr_weights_host_data(weights, 0);
+    fd = open("m/model.safetensors", O_RDONLY | O_CLOEXEC);
+    ASSERT(fd >= 0 && fsync(fd) == 0);
+    gr_file_map_forget(&model.file[0].map, 0, model.file[0].map.identity.bytes);
+    ASSERT(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) == 0);
+    close(fd);
+    if (resident_pages(data, bytes, page) > 2)
+        SKIP("this file system keeps its files in memory");
+    gr_weights_host_expect(weights, 1, 0, 2 * ALL_HALVES); /* converted: nothing to do */
+    ASSERT(resident_pages(data, bytes, page) <= 2);
+    gr_weights_host_expect(weights, 0, 0, bytes / 2);
+    for (int i = 0; i < 500 && (found = resident_pages(data, bytes, page)) < pages / 2; i++)
+        gr_sleep_ns(10000000);
+    ASSERT_MSG(found >= pages / 2 && found < pages * 3 / 4, "%lld of %lld pages", (long long)found,
+               (long long)pages);
+    gr_weights_host_destroy(weights);
     gr_model_files_close(&model);
 }
 
@@ -220,7 +293,7 @@ TEST(weights_host_other_dtypes_and_missing_tensors_are_refused)
     };
     struct gr_model_files model;
     struct gr_weights_host *weights = NULL;
-    int64_t bytes = 0;
+    int64_t bytes = 0, mapped = 0;
 
     gr_test_enter_folder();
     write_model();
@@ -233,7 +306,7 @@ TEST(weights_host_other_dtypes_and_missing_tensors_are_refused)
         ASSERT_TEXT(gr_error_message(), refused[i].message);
         ASSERT(weights == NULL);
         gr_error_clear();
-        ASSERT_INT(gr_weights_host_measure(&bytes, &model, asked, 2, GR_F32), GR_ERR_DATA);
+        ASSERT_INT(gr_weights_host_measure(&bytes, &mapped, &model, asked, 2, GR_F32), GR_ERR_DATA);
         gr_error_clear();
     }
     gr_model_files_close(&model);

@@ -47,7 +47,7 @@ void token_shop_assert_text(struct token_shop *s)
 {
     struct gr_documents *d = &s->documents, text = {0};
 
-    ASSERT_OK(gr_records_read(&text, s->f.tokenizer, token_shop_paths, 2, s->request.options));
+    ASSERT_OK(read_records(&text, s->f.tokenizer, token_shop_paths, 2, s->request.options));
     ASSERT_INT(d->count, text.count);
     ASSERT_INT(d->token_count, text.token_count);
     ASSERT_INT(d->supervised_count, text.supervised_count);

@@ -174,8 +174,11 @@ def unicode_tokenizers():
     return found
 
 
+SMALL_BPE = ({"<s>": 0, "a": 1, "b": 2, "_": 3}, [])
+
 # What the constructors of `tokenizers` need; those that are not here need nothing.
 ARGUMENTS = {
+    "BPE": SMALL_BPE,
     "Replace": (" ", "_"), "Prepend": ("_",), "Split": (" ", "isolated"), "CharDelimiterSplit": ("-",),
     "BertProcessing": (("</s>", 1), ("<s>", 0)), "RobertaProcessing": (("</s>", 1), ("<s>", 0)),
     "Strip": {"decoders": (" ", 1, 0)}, "Precompiled": None, "TemplateProcessing": ("<s> $A",),
@@ -201,6 +204,6 @@ def component_tokenizers():
             if arguments is None:
                 continue  # made from compiled bytes
             options = {"special_tokens": [("<s>", 0)]} if name == "TemplateProcessing" else {}
-            tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE({"<s>": 0, "a": 1, "b": 2, "_": 3}, []))
+            tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(*SMALL_BPE))
             setattr(tokenizer, attribute, component(*arguments, **options))
             yield module_name, name, tokenizer

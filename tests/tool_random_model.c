@@ -1,8 +1,8 @@
 /* Writes a Hugging Face model directory with random weights and a byte tokenizer, for tests that
  * need a shape rather than a skill.
  *   tool_random_model DIR key=value...      keys: those of config.json, and seed, dtype (F32,
- * BF16); model_type llama or qwen2 The tokenizer has 256 bytes and <s>, </s>, so vocab_size is at
- * least 258. */
+ * BF16); model_type llama, mistral, qwen2 or qwen3.  The tokenizer has 256 bytes and <s>, </s>, so
+ * vocab_size is at least 258. */
 #include "data/safetensors.h"
 #include "data/store/store.h"
 #include "kernels/base/alloc.h"
@@ -44,21 +44,24 @@ static void add(struct builder *b, const char *name, int64_t rows, int64_t colum
 
 /* has_bias: of q, k and v, as Qwen2 has them. */
 static void add_layer(struct builder *b, int64_t layer, int64_t c, int64_t f, int64_t q, int64_t kv,
-                      bool has_bias)
+                      int64_t head_dim, const char *type)
 {
+    bool has_bias = strcmp(type, "qwen2") == 0;
     const struct {
         const char *name;
         int64_t rows, columns;
         bool biased;
     } tensors[] = {
-        {"input_layernorm", c, 0, false},      {"self_attn.q_proj", q, c, has_bias},
-        {"self_attn.k_proj", kv, c, has_bias}, {"self_attn.v_proj", kv, c, has_bias},
-        {"self_attn.o_proj", c, q, false},     {"post_attention_layernorm", c, 0, false},
-        {"mlp.gate_proj", f, c, false},        {"mlp.up_proj", f, c, false},
-        {"mlp.down_proj", c, f, false},
+        {"input_layernorm", c, 0, false},         {"self_attn.q_proj", q, c, has_bias},
+        {"self_attn.k_proj", kv, c, has_bias},    {"self_attn.v_proj", kv, c, has_bias},
+        {"self_attn.o_proj", c, q, false},        {"post_attention_layernorm", c, 0, false},
+        {"mlp.gate_proj", f, c, false},           {"mlp.up_proj", f, c, false},
+        {"mlp.down_proj", c, f, false},           {"self_attn.q_norm", head_dim, 0, false},
+        {"self_attn.k_norm", head_dim, 0, false},
     };
+    int64_t count = GR_COUNT(tensors) - (strcmp(type, "qwen3") == 0 ? 0 : 2);
 
-    for (int64_t i = 0; i < GR_COUNT(tensors); i++) {
+    for (int64_t i = 0; i < count; i++) {
         char *name = gr_format("model.layers.%lld.%s.", (long long)layer, tensors[i].name);
         char *weight = gr_format("%sweight", name), *bias = gr_format("%sbias", name);
 
@@ -127,7 +130,7 @@ static gr_status write_weights(const char *path, const struct builder *b)
 static gr_status put(const char *dir, const char *name, const char *text)
 {
     char *path = gr_format("%s/%s", dir, name);
-    gr_status status = gr_store_put_path(path, text, (int64_t)strlen(text));
+    gr_status status = gr_store_put_path(path, text, (int64_t)strlen(text), false);
 
     gr_free(path);
     return status;
@@ -169,6 +172,19 @@ static char *tokenizer_json(void)
     return text;
 }
 
+static const char *architecture_of(const char *type)
+{
+    static const char *const names[][2] = {{"mistral", "MistralForCausalLM"},
+                                           {"qwen2", "Qwen2ForCausalLM"},
+                                           {"qwen3", "Qwen3ForCausalLM"}};
+
+    for (int64_t i = 0; i < GR_COUNT(names); i++) {
+        if (strcmp(names[i][0], type) == 0)
+            return names[i][1];
+    }
+    return "LlamaForCausalLM";
+}
+
 int main(int argc, char **argv)
 {
     static struct builder b;
@@ -181,7 +197,7 @@ int main(int argc, char **argv)
     int64_t layers = atoll(option(argc, argv, "num_hidden_layers", "2"));
     int64_t vocab = atoll(option(argc, argv, "vocab_size", "258"));
     const char *type = option(argc, argv, "model_type", "llama");
-    bool is_qwen2 = strcmp(type, "qwen2") == 0;
+    const char *window = option(argc, argv, "sliding_window", "null");
     gr_status status = GR_OK;
     char *text = NULL, *path = gr_format("%s/model.safetensors", dir);
 
@@ -189,7 +205,7 @@ int main(int argc, char **argv)
     b.dtype = strcmp(option(argc, argv, "dtype", "F32"), "BF16") == 0 ? GR_BF16 : GR_F32;
     add(&b, "model.embed_tokens.weight", vocab, c);
     for (int64_t layer = 0; layer < layers; layer++)
-        add_layer(&b, layer, c, f, heads * head_dim, kv_heads * head_dim, is_qwen2);
+        add_layer(&b, layer, c, f, heads * head_dim, kv_heads * head_dim, head_dim, type);
     add(&b, "model.norm.weight", c, 0);
     text = gr_format("{\"architectures\": [\"%s\"], \"model_type\": \"%s\", "
                      "\"hidden_size\": %lld, \"intermediate_size\": %lld, \"num_attention_heads\": "
@@ -197,11 +213,12 @@ int main(int argc, char **argv)
                      "\"num_hidden_layers\": %lld, \"vocab_size\": %lld, "
                      "\"max_position_embeddings\": 4096, \"rms_norm_eps\": 1e-05, "
                      "\"rope_theta\": 10000.0, \"hidden_act\": \"silu\", "
-                     "\"tie_word_embeddings\": true, \"bos_token_id\": 256, \"eos_token_id\": "
+                     "\"sliding_window\": %s, \"tie_word_embeddings\": true, \"bos_token_id\": "
+                     "256, \"eos_token_id\": "
                      "257}\n",
-                     is_qwen2 ? "Qwen2ForCausalLM" : "LlamaForCausalLM", type, (long long)c,
-                     (long long)f, (long long)heads, (long long)kv_heads, (long long)head_dim,
-                     (long long)layers, (long long)vocab);
+                     architecture_of(type), type, (long long)c, (long long)f, (long long)heads,
+                     (long long)kv_heads, (long long)head_dim, (long long)layers, (long long)vocab,
+                     window);
     GR_TRY(put(dir, "config.json", text));
     GR_TRY(write_weights(path, &b)); /* the folder is there now */
     gr_free(text);

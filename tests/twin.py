@@ -1,9 +1,11 @@
 """What graft decides, written a second time in Python: tokens, labels, the order of documents, packs.
 
-peft_exchange.py and real_models.py compare graft with Transformers and PEFT on it. Nothing here
-reads graft's code or its output, except read_dump(), which reads `graft eval --dump`.
+peft_exchange.py, real_models.py and bf16_training.py compare graft with Transformers and PEFT on it.
+Nothing here reads graft's code or its output, except read_dump(), which reads `graft eval --dump`.
+What PEFT computes slowly is kept in the cache.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -14,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SOURCE = Path(os.environ.get("GRAFT_SOURCE_DIR", Path(__file__).resolve().parent.parent))
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "graft-tests"
 SKIP = 77  # the exit status ctest takes for "skipped"
 
 
@@ -53,6 +56,26 @@ def check(condition: bool, message: str) -> None:
     print(f"{'ok  ' if condition else 'FAIL'} {message}", flush=True)
     if not condition:
         sys.exit(1)
+
+
+def file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cached(files: list[Path], settings: list, make) -> dict | list | float:
+    """The result of make(), kept under everything it depends on: files, settings, and this one."""
+    versions = [torch.__version__, transformers.__version__, peft.__version__]
+    key = [*map(file_hash, [Path(__file__), *files]), *settings, *versions]
+    name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
+    path = CACHE / f"peft-losses-{name}.json"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        result = json.dumps(make())
+        part = path.with_suffix(f".{os.getpid()}")
+        part.write_text(result)
+        part.replace(path)
+    return json.loads(path.read_text())
 
 
 # ---- documents -------------------------------------------------------------------------------
@@ -101,15 +124,36 @@ def chat_document(tokenizer, messages: list[dict]) -> Document:
     return Document(tuple(tokens), tuple(labels))
 
 
+def completion_document(tokenizer, prompt: str, completion: str) -> Document:
+    """Encoded together, with the post-processor's specials and EOS; every token that holds a
+    character of the completion is supervised, and EOS."""
+    encoded = tokenizer(prompt + completion, return_offsets_mapping=True)
+    labels = [int(end > len(prompt)) for _, end in encoded.offset_mapping]
+    return Document((*encoded.input_ids, tokenizer.eos_token_id), (0, *labels[1:], 1))
+
+
+def alpaca_prompt(row: dict) -> str:
+    text, given = "Below is an instruction that describes a task", row.get("input", "")
+    if given:
+        text += ", paired with an input that provides further context"
+    text += ". Write a response that appropriately completes the request.\n\n"
+    text += f"### Instruction:\n{row['instruction']}\n\n"
+    return text + (f"### Input:\n{given}\n\n" if given else "") + "### Response:\n"
+
+
+def row_document(tokenizer, row: dict) -> Document:
+    if "messages" in row:
+        return chat_document(tokenizer, row["messages"])
+    if "instruction" in row:
+        return completion_document(tokenizer, alpaca_prompt(row), row["output"])
+    return text_document(tokenizer, row["text"])
+
+
 def read_documents(tokenizer, path: Path, max_length: int) -> list[Document]:
-    """One document per line, cut to max_length."""
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    whole = [
-        chat_document(tokenizer, row["messages"])
-        if "messages" in row
-        else text_document(tokenizer, row["text"])
-        for row in rows
-    ]
+    """One document per line, or per element of a JSON array, cut to max_length."""
+    text = path.read_text()
+    rows = json.loads(text) if text.startswith("[") else map(json.loads, text.splitlines())
+    whole = [row_document(tokenizer, row) for row in rows]
     return [Document(d.tokens[:max_length], d.labels[:max_length]) for d in whole]
 
 
@@ -188,8 +232,8 @@ def epoch_steps(
 # ---- models ----------------------------------------------------------------------------------
 
 
-def load_base(folder: Path, dtype=torch.float32):
-    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+def load_base(folder: Path, dtype=torch.float32, **options):
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options).eval()
 
 
 def supervised_rows(document: Document) -> list[int]:
@@ -218,6 +262,26 @@ def pack_loss(model, pack: list[Document]):
     )
 
 
+def padded_loss(model, documents: list[Document]):
+    """The same of a batch padded to its longest document, as TRL's collator and Trainer do it."""
+    longest = max(len(document.tokens) for document in documents)
+    ids, labels, mask = (torch.full((len(documents), longest), fill) for fill in (0, -100, 0))
+    for row, document in enumerate(documents):
+        tokens = torch.tensor(document.tokens)
+        ids[row, : len(tokens)] = tokens
+        labels[row, : len(tokens)] = torch.where(
+            torch.tensor(document.labels) == 1, tokens, torch.tensor(-100)
+        )
+        mask[row, : len(tokens)] = 1
+    return model(
+        input_ids=ids,
+        attention_mask=None if mask.all() else mask,
+        labels=labels,
+        num_items_in_batch=1,
+        use_cache=False,
+    ).loss
+
+
 def mean_loss(model, documents: list[Document]) -> float:
     """Over all supervised tokens, the documents one by one."""
     with torch.no_grad():
@@ -234,25 +298,44 @@ def cosine_rate(rate: float, update: int, total: int, warmup_ratio: float) -> fl
     return rate * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
+class PeftTrainer:
+    """One update after the other, as plainly as it can be written.
+
+    loss: of (model, the documents of a micro-batch), the sum over their supervised tokens.
+    """
+
+    def __init__(self, model, max_grad_norm: float, loss=pack_loss):
+        self.model, self.max_grad_norm, self.loss = model, max_grad_norm, loss
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=0.0, weight_decay=0.0)
+
+    def backward(self, step: list[list[Document]]) -> float:
+        """New gradients; the mean loss of a step's micro-batches."""
+        supervised = sum(document.supervised for documents in step for document in documents)
+        self.optimizer.zero_grad()
+        total = 0.0
+        for documents in step:
+            loss = self.loss(self.model, documents)
+            (loss / supervised).backward()
+            total += loss.item()
+        return total / supervised
+
+    def step(self, step: list[list[Document]], rate: float) -> float:
+        loss = self.backward(step)
+        torch.nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)
+        self.optimizer.param_groups[0]["lr"] = rate
+        self.optimizer.step()
+        return loss
+
+
 def train_with_peft(
     model, steps: list, rate: float, warmup_ratio: float, max_grad_norm: float
 ) -> list[float]:
-    """As plainly as it can be written; the losses of all steps. steps: packs of documents of each."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
+    """The losses of all steps. steps: packs of documents of each."""
+    trainer = PeftTrainer(model, max_grad_norm)
     losses = []
     for update, step in enumerate(steps):
-        supervised = sum(document.supervised for pack in step for document in pack)
-        optimizer.zero_grad()
-        total = 0.0
-        for pack in step:
-            loss = pack_loss(model, pack)
-            (loss / supervised).backward()
-            total += loss.item()
-        torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
-        optimizer.param_groups[0]["lr"] = cosine_rate(rate, update, len(steps), warmup_ratio)
-        optimizer.step()
-        losses.append(total / supervised)
+        losses.append(trainer.step(step, cosine_rate(rate, update, len(steps), warmup_ratio)))
         print(f"     PEFT step {update + 1} of {len(steps)}: {losses[-1]:.4f}", flush=True)
     return losses
 

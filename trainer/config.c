@@ -89,6 +89,22 @@ static gr_status fail_missing(const char *place, const char *key, const char *ex
     return status;
 }
 
+/* What is known before there is a device. */
+static gr_status check_all_reduce(const struct gr_config *config, const char *place)
+{
+    static const char hint[] = "set dist.reduce to tree";
+
+    if (strcmp(config->device.backend, "cpu") == 0)
+        return gr_fail(GR_ERR_USAGE, place, hint,
+                       "dist.reduce all_reduce is NCCL's, between GPUs (found device.backend cpu, "
+                       "expected cuda or auto)");
+    if (strcmp(config->dist.backend, "mpi") == 0)
+        return gr_fail(GR_ERR_USAGE, place, hint,
+                       "dist.reduce all_reduce is NCCL's (found dist.backend mpi, expected nccl or "
+                       "auto)");
+    return GR_OK;
+}
+
 gr_status gr_config_check(const struct gr_config *config, const char *place,
                           enum gr_config_purpose purpose)
 {
@@ -110,13 +126,21 @@ gr_status gr_config_check(const struct gr_config *config, const char *place,
         return gr_fail(GR_ERR_USAGE, place, "set data.eval or data.eval_split",
                        "train.early_stopping_patience needs an evaluation set (found none, "
                        "expected data.eval or data.eval_split)");
+    if (trains && strcmp(config->dist.reduce, "all_reduce") == 0)
+        return check_all_reduce(config, place);
     return GR_OK;
+}
+
+void gr_text_list_clear(struct gr_text_list *list)
+{
+    for (int64_t i = 0; i < list->count; i++)
+        gr_free(list->item[i]);
+    list->count = 0;
 }
 
 void gr_text_list_set(struct gr_text_list *list, const char *text)
 {
-    for (int64_t i = 0; i < list->count; i++)
-        gr_free(list->item[i]);
+    gr_text_list_clear(list);
     list->item = gr_realloc(list->item, 1, sizeof *list->item);
     list->item[0] = gr_strdup(text);
     list->count = 1;

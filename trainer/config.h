@@ -51,11 +51,15 @@ void gr_config_release(struct gr_config *config);
 gr_status gr_config_resolve(struct gr_config *config, const char *file, const char *const *sets,
                             int64_t set_count);
 
+void gr_text_list_clear(struct gr_text_list *list);
 /* The list becomes this one text. */
 void gr_text_list_set(struct gr_text_list *list, const char *text);
 
 /* The steps of gr_config_resolve.  A key that fails keeps its former value. */
 gr_status gr_config_load_file(struct gr_config *config, const char *path);
+/* The same from a file's text; place: what messages call it. */
+gr_status gr_config_load_text(struct gr_config *config, const struct gr_buffer *text,
+                              const char *place);
 gr_status gr_config_load_env(struct gr_config *config);
 /* "key=value": value is a YAML flow scalar or sequence; keys that are lists also take a,b,c. */
 gr_status gr_config_set(struct gr_config *config, const char *assignment);

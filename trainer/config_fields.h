@@ -28,30 +28,33 @@
 /* clang-format off */
 #define GR_CONFIG_TOP(F)                                                                           \
     F(, model, TEXT, "null", "", "", IDENTITY,                                                     \
-      "Hugging Face model directory")                                                              \
+      "Hugging Face model directory: config.json, *.safetensors, tokenizer.json")                  \
     F(, output, TEXT, "null", "", "", FREE,                                                        \
       "run directory: checkpoints, metrics and the finished adapter")
 
 #define GR_CONFIG_DATA(F)                                                                          \
     F(data., train, LIST, "[]", "", "", FREE,                                                      \
-      "JSONL files or token stores to train on; a run is tied to what they hold, not where")       \
+      "JSONL or JSON files, or token stores, to train on; a run is tied to what they hold, not "   \
+      "where they are")                                                                            \
     F(data., eval, LIST, "[]", "", "", FREE,                                                       \
-      "JSONL files or token stores to evaluate on")                                                  \
+      "the same to evaluate on")                                                                   \
     F(data., eval_split, REAL, "0.0", "[0, 1)", "", IDENTITY,                                      \
       "part of the training documents held out for evaluation, the same ones for every seed")       \
     F(data., format, CHOICE, "auto",                                                               \
       "auto | text | messages | prompt_completion | alpaca | tokens", "", IDENTITY,                \
-      "what a record holds; auto: by the keys of the first one; tokens: HDF5 files of tokens")     \
+      "what a record holds; auto: by the keys of the first one; tokens: token stores (HDF5) that " \
+      "another program wrote")                                                                     \
     F(data., chat_format, TEXT, "auto", "", "", IDENTITY,                                          \
-      "how messages become text; auto: by the model's own chat template")                          \
+      "how messages become text; auto: by the model's chat template, where it is a known one; "    \
+      "else a format's name, such as chatml")                                                      \
     F(data., max_length, INTEGER, "2048", "[2, 1048576]", "tokens", IDENTITY,                      \
-      "length of a pack")                                                                          \
+      "length of a pack, and the most that a document may have")                                   \
     F(data., packing, FLAG, "true", "", "", IDENTITY,                                              \
       "put several documents into one pack, each isolated from the others")                        \
     F(data., too_long, CHOICE, "truncate", "truncate | drop | error", "", IDENTITY,                \
       "what happens to a document longer than a pack")                                             \
     F(data., loss_on, CHOICE, "assistant", "assistant | all | last_turn", "", IDENTITY,            \
-      "which turns of a conversation are learned")                                                 \
+      "which turns of a conversation are learned; last_turn: the assistant's last")                \
     F(data., cache_dir, TEXT, "auto", "", "", FREE,                                                \
       "where tokens are cached; auto: ${XDG_CACHE_HOME:-~/.cache}/graft")
 
@@ -65,7 +68,7 @@
     F(lora., target_modules, NAMES, "all-linear", "", "", IDENTITY,                                \
       "list of module names, a regular expression, or all-linear (all but the output head)")       \
     F(lora., use_rslora, FLAG, "false", "", "", IDENTITY,                                          \
-      "scale by lora_alpha / sqrt(r) instead")                                                     \
+      "scale by lora_alpha / sqrt(r) instead (rsLoRA)")                                            \
     F(lora., rank_pattern, MAP, "{}", "[1, 65536]", "", IDENTITY,                                  \
       "r of the modules whose name matches; the first match counts")                               \
     F(lora., alpha_pattern, MAP, "{}", "[1, 1048576]", "", IDENTITY,                               \
@@ -77,9 +80,9 @@
 
 #define GR_CONFIG_TRAIN(F)                                                                         \
     F(train., micro_batches, INTEGER, "8", "[1, 1048576]", "", IDENTITY,                           \
-      "micro-batches of a step over all ranks together")                                           \
+      "micro-batches of a step, over all ranks together")                                          \
     F(train., micro_batch_size, INTEGER, "1", "[1, 65536]", "packs", IDENTITY,                     \
-      "packs of a micro-batch")                                                                    \
+      "packs of a micro-batch, which are computed at once")                                        \
     F(train., num_train_epochs, INTEGER, "1", "[1, 1000000]", "epochs", IDENTITY,                  \
       "times the training documents are gone through")                                             \
     F(train., max_steps, INTEGER, "-1", "[-1, 1000000000]", "steps", IDENTITY,                     \
@@ -102,19 +105,22 @@
     F(train., adam_epsilon, REAL, "1.0e-8", "(0, 1]", "", IDENTITY,                                \
       "added to the root of AdamW's second moment")                                                \
     F(train., seed, INTEGER, "42", "[0, 4294967295]", "", IDENTITY,                                \
-      "of the order of documents, the start of A and the dropout masks")                           \
+      "random seed: of the order of documents, the start of A and the dropout masks")              \
     F(train., logging_steps, INTEGER, "1", "[1, 1000000000]", "steps", FREE,                       \
       "metrics are reported every so many steps")                                                  \
     F(train., eval_steps, INTEGER, "100", "[1, 1000000000]", "steps", IDENTITY,                    \
       "evaluated every so many steps and at the end")                                              \
     F(train., early_stopping_patience, INTEGER, "0", "[0, 1000000]", "evaluations", IDENTITY,      \
       "stop after so many evaluations without a better eval_loss; 0: never")                       \
+    F(train., report_samples, INTEGER, "3", "[0, 100]", "prompts", FREE,                           \
+      "prompts answered with and without the adapter for report.html at the end; after 10 s no "   \
+      "more words are generated")                                                                  \
     F(train., save_steps, INTEGER, "100", "[0, 1000000000]", "steps", FREE,                        \
       "a checkpoint every so many steps; 0: by time alone")                                        \
     F(train., save_seconds, INTEGER, "600", "[0, 1000000000]", "seconds", FREE,                    \
       "a checkpoint after so many seconds without one; 0: by steps alone")                         \
     F(train., save_total_limit, INTEGER, "3", "[3, 1000000]", "checkpoints", FREE,                 \
-      "newest checkpoints that are kept")                                                          \
+      "checkpoints that are kept: the newest; the best and pinned ones stay besides")              \
     F(train., resume, CHOICE, "auto", "auto | never", "", FREE,                                    \
       "auto: go on from the newest good checkpoint in output; never: begin anew, older ones go")   \
     F(train., init_from, TEXT, "null", "", "", IDENTITY,                                           \
@@ -122,21 +128,27 @@
 
 #define GR_CONFIG_DEVICE(F)                                                                        \
     F(device., backend, CHOICE, "auto", "auto | cpu | cuda", "", FREE,                             \
-      "where the run computes; auto: CUDA where there is a GPU")                                   \
+      "where the run computes; auto: on a GPU where there is one")                                     \
     F(device., dtype, CHOICE, "auto", "auto | f32 | bf16", "", IDENTITY,                           \
-      "how weights and activations are stored; auto: f32, or bf16 where f32 weights do not fit")                                  \
+      "how weights and activations are stored; auto: bf16 on CUDA, on CPUs with AMX and where f32 " \
+      "weights do not fit, else f32")                                                              \
     F(device., deterministic, FLAG, "false", "", "", IDENTITY,                                     \
-      "CUDA: the same bits every time, somewhat slower; the CPU always gives them")                \
+      "for CUDA: nothing is chosen by time, and attention is not cuDNN's; the CPU always gives "    \
+      "the same bits")                                                                             \
     F(device., memory, BYTES, "auto", "", "bytes", FREE,                                           \
       "memory the run may use per device; auto: what is free")                                     \
-    F(device., recompute, CHOICE, "auto", "auto | none | all", "", FREE,                           \
-      "activations computed again in the backward pass; auto: as few as fit")                      \
+    F(device., recompute, CHOICE, "auto", "auto | none | all | offload", "", FREE,                 \
+      "activations computed again in the backward pass; auto: as few as fit; offload: all, and on "  \
+      "a GPU what they are computed from waits in the host's memory")                              \
     F(device., threads, AUTO_INTEGER, "auto", "[1, 4096]", "threads", FREE,                        \
       "CPU threads per rank; auto: usable cores / ranks of the host")
 
 #define GR_CONFIG_DIST(F)                                                                          \
     F(dist., backend, CHOICE, "auto", "auto | mpi | nccl", "", FREE,                               \
-      "what carries gradients between ranks")                                                      \
+      "what carries gradients between ranks; auto: NCCL where each rank has a GPU of its own")     \
+    F(dist., reduce, CHOICE, "tree", "tree | all_reduce", "", IDENTITY,                            \
+      "how gradients are summed between ranks; tree: with the same bits at any number of them; "    \
+      "all_reduce: by NCCL's own sum, which may be faster and whose bits depend on the ranks")      \
     F(dist., timeout_seconds, REAL, "600.0", "(0, 1000000000]", "seconds", FREE,                   \
       "a peer from which nothing came for so long in one exchange is lost")
 /* clang-format on */

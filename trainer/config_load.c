@@ -18,6 +18,8 @@ static gr_status fail_yaml(const struct gr_config_source *source, const yaml_par
     size_t line = parser->problem_mark.line + 1;
     char *place = NULL;
 
+    if (parser->problem == NULL) /* YAML_MEMORY_ERROR; not everywhere does libyaml say so */
+        gr_no_memory("libyaml asked");
     if (parser->error == YAML_READER_ERROR) { /* no line yet: a byte's offset */
         line = 1;
         for (size_t i = 0; i < parser->problem_offset && text[i] != '\0'; i++)
@@ -41,7 +43,8 @@ static gr_status parse_yaml(struct gr_config_source *source, yaml_document_t *do
     yaml_document_t second;
     gr_status status = GR_OK;
 
-    GR_CHECK(yaml_parser_initialize(&parser) == 1, "no memory for the YAML parser");
+    if (yaml_parser_initialize(&parser) == 0)
+        gr_no_memory("libyaml asked");
     yaml_parser_set_input_string(&parser, (const unsigned char *)text, length);
     if (yaml_parser_load(&parser, document) == 0) {
         status = fail_yaml(source, &parser, text);
@@ -214,6 +217,8 @@ static gr_status read_file(struct gr_buffer *text, const char *path)
         while ((count = fread(block, 1, sizeof block, file)) > 0)
             gr_buffer_add(text, block, count);
     }
+    if (file == NULL && errno == ENOMEM)
+        gr_no_memory(path);
     if (file == NULL || ferror(file) != 0)
         status = gr_fail(GR_ERR_USAGE, path, "name the YAML file of the run",
                          "the configuration cannot be read (found %s, expected a file)",
@@ -223,20 +228,30 @@ static gr_status read_file(struct gr_buffer *text, const char *path)
     return status;
 }
 
-gr_status gr_config_load_file(struct gr_config *config, const char *path)
+gr_status gr_config_load_text(struct gr_config *config, const struct gr_buffer *text,
+                              const char *place)
 {
-    struct gr_config_source source = {.place = path, .has_lines = true};
-    struct gr_buffer text = {0};
+    struct gr_config_source source = {.place = place, .has_lines = true};
     yaml_document_t document;
     const yaml_node_t *root = NULL;
     gr_status status = GR_OK;
 
-    GR_TRY(read_file(&text, path));
-    GR_TRY(parse_yaml(&source, &document, text.length == 0 ? "" : text.data, text.length));
+    GR_TRY(parse_yaml(&source, &document, text->length == 0 ? "" : text->data, text->length));
     root = yaml_document_get_root_node(&document);
     if (root != NULL)
         status = load_section(config, &source, "", root);
     yaml_document_delete(&document);
+out:
+    return status;
+}
+
+gr_status gr_config_load_file(struct gr_config *config, const char *path)
+{
+    struct gr_buffer text = {0};
+    gr_status status = GR_OK;
+
+    GR_TRY(read_file(&text, path));
+    GR_TRY(gr_config_load_text(config, &text, path));
 out:
     gr_buffer_release(&text);
     return status;

@@ -151,16 +151,49 @@ static void write_value(struct gr_buffer *out, const struct gr_config *config,
     }
 }
 
-/* "rank of the adapters (an integer in [1, 65536])", with the unit, and whether it is free. */
-static void write_help(struct gr_buffer *out, const struct gr_config_field *field)
+enum { HELP_COLUMNS = 80 };
+
+/* The words of a text, on as many lines as they need; each begins with the prefix.  Returns the
+ * columns of the last one, which is not ended. */
+static size_t write_wrapped(struct gr_buffer *out, const char *prefix, const char *text)
 {
-    gr_buffer_add_format(out, "%s (", field->help);
-    gr_config_expected(out, field);
+    size_t column = 0;
+
+    while (*text != '\0') {
+        size_t word = strcspn(text, " ");
+
+        if (column > 0 && column + 1 + word > HELP_COLUMNS) {
+            gr_buffer_add_text(out, "\n");
+            column = 0;
+        }
+        gr_buffer_add_text(out, column == 0 ? prefix : " ");
+        column += (column == 0 ? strlen(prefix) : 1) + word;
+        gr_buffer_add(out, text, word);
+        text += word + (text[word] == ' ');
+    }
+    return column;
+}
+
+/* "rank of the adapters (an integer in [1, 65536])", with the unit, and whether it is free; on a
+ * line of its own what is between the brackets, where it does not fit. */
+static void write_help(struct gr_buffer *out, const char *prefix,
+                       const struct gr_config_field *field)
+{
+    struct gr_buffer takes = {0};
+    size_t column = write_wrapped(out, prefix, field->help);
+
+    gr_buffer_add_text(&takes, "(");
+    gr_config_expected(&takes, field);
     if (field->unit[0] != '\0')
-        gr_buffer_add_format(out, ", %s", field->unit);
+        gr_buffer_add_format(&takes, ", %s", field->unit);
     if (!field->is_identity)
-        gr_buffer_add_text(out, "; may change on resume");
-    gr_buffer_add_text(out, ")\n");
+        gr_buffer_add_text(&takes, "; may change on resume");
+    gr_buffer_add_text(&takes, ")");
+    if (column + 1 + takes.length > HELP_COLUMNS)
+        gr_buffer_add_format(out, "\n%s%s\n", prefix, takes.data);
+    else
+        gr_buffer_add_format(out, " %s\n", takes.data);
+    gr_buffer_release(&takes);
 }
 
 static void write_line(struct gr_buffer *out, const struct gr_config *config,
@@ -195,10 +228,8 @@ void gr_config_print(struct gr_buffer *yaml, const struct gr_config *config, boo
             gr_buffer_add_format(yaml, "%s%.*s:\n", with_help ? "\n" : "", (int)prefix_length - 1,
                                  section);
         }
-        if (with_help) {
-            gr_buffer_add_format(yaml, "%s# ", indent);
-            write_help(yaml, field);
-        }
+        if (with_help)
+            write_help(yaml, prefix_length == 0 ? "# " : "  # ", field);
         gr_buffer_add_text(yaml, indent);
         write_line(yaml, config, field);
         gr_buffer_add_text(yaml, "\n");
@@ -231,10 +262,11 @@ void gr_config_identity(struct gr_buffer *json, const struct gr_config *config)
 
 void gr_config_help(struct gr_buffer *text)
 {
+    gr_buffer_add_text(text, "keys, in run.yaml and for --set:\n");
     for (int i = 0; i < GR_CONFIG_FIELD_COUNT; i++) {
         const struct gr_config_field *field = &gr_config_field_table[i];
 
-        gr_buffer_add_format(text, "  %s (default %s)\n      ", field->key, field->default_text);
-        write_help(text, field);
+        gr_buffer_add_format(text, "  %s (default %s)\n", field->key, field->default_text);
+        write_help(text, "      ", field);
     }
 }

@@ -58,7 +58,8 @@ gr_status gr_config_fail_at(const struct gr_config_source *source, const yaml_no
                             const char *hint, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
-/* Reads the value of a key; on failure the key keeps its former value. */
+/* Reads the value of a key.  Errors: ERR_USAGE at its place; the key then keeps its former value.
+ */
 gr_status gr_config_read_value(struct gr_config *config, const struct gr_config_field *field,
                                const struct gr_config_source *source, const yaml_node_t *node);
 void gr_config_release_value(struct gr_config *config, const struct gr_config_field *field);

@@ -63,10 +63,14 @@ bool gr_config_is_null(const yaml_node_t *node)
     return plain_is(node, words);
 }
 
-/* Texts are paths, names and patterns: not empty, and without control characters, so that every
- * message and file can show them on one line. */
+/* Texts are paths, names and patterns: not empty, and without control characters, ends of lines and
+ * what else YAML does not show as it is, so that every message and file has them on one line. */
 static bool is_text(const yaml_node_t *node)
 {
+    /* U+2028, U+2029, U+FEFF, U+FFFE, U+FFFF */
+    static const char *const unseen[] = {"\xE2\x80\xA8", "\xE2\x80\xA9", "\xEF\xBB\xBF",
+                                         "\xEF\xBF\xBE", "\xEF\xBF\xBF"};
+
     if (!is_scalar(node) || node->data.scalar.length == 0)
         return false;
     for (size_t i = 0; i < node->data.scalar.length; i++) {
@@ -74,6 +78,10 @@ static bool is_text(const yaml_node_t *node)
         bool is_c1 = c == 0xC2 && node->data.scalar.value[i + 1] < 0xA0; /* U+0080..U+009F */
 
         if (c < 0x20 || c == 0x7F || is_c1)
+            return false;
+    }
+    for (int64_t i = 0; i < GR_COUNT(unseen); i++) {
+        if (strstr((const char *)node->data.scalar.value, unseen[i]) != NULL)
             return false;
     }
     return true;

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define HINT_AGAIN "a training run goes on from its last checkpoint when it is started again"
+#define THEN_AGAIN ", then start the same command again"
 
 static const struct file_error {
     int error;
@@ -17,18 +17,18 @@ static const struct file_error {
     const char *words;
     const char *hint;
 } file_errors[] = {
-    {ENOSPC, GR_ERR_RETRY, "no space left", "free some space there and start again; " HINT_AGAIN},
-    {EDQUOT, GR_ERR_RETRY, "no space left in the quota",
-     "free some space there and start again; " HINT_AGAIN},
+    {ENOSPC, GR_ERR_RETRY, "no space left", "free some space there" THEN_AGAIN},
+    {EDQUOT, GR_ERR_RETRY, "no space left in the quota", "free some space there" THEN_AGAIN},
     {EFBIG, GR_ERR_RETRY, "no space left below the limit on file sizes",
-     "raise the limit (ulimit -f) and start again; " HINT_AGAIN},
-    {EIO, GR_ERR_RETRY, "input/output error", "check the disk; " HINT_AGAIN},
-    {ESTALE, GR_ERR_RETRY, "the network file system lost the file", "check the mount; " HINT_AGAIN},
+     "raise the limit (ulimit -f)" THEN_AGAIN},
+    {EIO, GR_ERR_RETRY, "input/output error", "check the disk" THEN_AGAIN},
+    {ESTALE, GR_ERR_RETRY, "the network file system lost the file", "check the mount" THEN_AGAIN},
     {ETIMEDOUT, GR_ERR_RETRY, "the network file system does not answer",
-     "check the mount; " HINT_AGAIN},
+     "check the mount" THEN_AGAIN},
     {EMFILE, GR_ERR_RETRY, "too many open files in this process",
-     "raise the limit (ulimit -n); " HINT_AGAIN},
-    {ENFILE, GR_ERR_RETRY, "too many open files on this host", HINT_AGAIN},
+     "raise the limit (ulimit -n)" THEN_AGAIN},
+    {ENFILE, GR_ERR_RETRY, "too many open files on this host",
+     "raise the limit (fs.file-max)" THEN_AGAIN},
     {EROFS, GR_ERR_USAGE, "the file system is read-only", "choose a place that can be written to"},
     {EACCES, GR_ERR_USAGE, "permission denied", "choose another place or change its permissions"},
     {EPERM, GR_ERR_USAGE, "operation not permitted",
@@ -37,13 +37,18 @@ static const struct file_error {
      "choose another place"},
     {EISDIR, GR_ERR_USAGE, "a folder has this name", "remove it or choose another place"},
     {ENOENT, GR_ERR_USAGE, "the folder is gone or takes no new files", "choose another place"},
+    {EEXIST, GR_ERR_USAGE, "something else has this name (found something, expected nothing)",
+     "remove it or choose another place"},
+    {ENOTEMPTY, GR_ERR_USAGE, "a folder with files has this name (found a folder, expected none)",
+     "remove it or choose another place"},
     {ENAMETOOLONG, GR_ERR_USAGE, "the name is too long", "choose a shorter path"},
     {ELOOP, GR_ERR_USAGE, "the symbolic links of the path form a loop", "choose another place"},
 };
 
 gr_status gr_file_error(const char *path, const char *verb, int error)
 {
-    const struct file_error unknown = {error, GR_ERR_RETRY, strerror(error), HINT_AGAIN};
+    const struct file_error unknown = {error, GR_ERR_RETRY, strerror(error),
+                                       "choose another place, or start the same command again"};
     const struct file_error *e = &unknown;
 
     for (int64_t i = 0; i < GR_COUNT(file_errors); i++) {

@@ -3,6 +3,7 @@
 
 #include "data/store/store_file.h"
 #include "kernels/base/alloc.h"
+#include "kernels/base/files.h"
 
 #include <string.h>
 #include <sys/stat.h>
@@ -40,16 +41,16 @@ void gr_store_close(struct gr_store *store)
         store->ops->destroy(store);
 }
 
-gr_status gr_store_put_path(const char *path, const void *bytes, int64_t count)
+gr_status gr_store_put_path(const char *path, const void *bytes, int64_t count, bool is_new)
 {
     gr_status status = GR_OK;
     struct gr_store *store = NULL;
-    const char *slash = strrchr(path, '/');
-    size_t length = slash == NULL ? 0 : (size_t)(slash - path);
-    char *folder = slash == NULL ? gr_strdup(".") : gr_strndup(path, length > 0 ? length : 1);
+    const char *name = gr_path_name(path);
+    char *folder = gr_path_folder(path);
 
     GR_TRY(gr_store_open(&store, folder));
-    GR_TRY(store->ops->put(store, slash == NULL ? path : slash + 1, bytes, count));
+    GR_TRY(is_new ? store->ops->put_if_absent(store, name, bytes, count)
+                  : store->ops->put(store, name, bytes, count));
 out:
     gr_store_close(store);
     gr_free(folder);

@@ -47,8 +47,9 @@ gr_status gr_store_open(struct gr_store **store, const char *url);
 void gr_store_close(struct gr_store *store); /* NULL is fine */
 /* Whether opening it would find something rather than make it. */
 bool gr_store_is_there(const char *url);
-/* Puts one object given by its whole place: "folder/name", or "name" in the working folder. */
-gr_status gr_store_put_path(const char *path, const void *bytes, int64_t count);
+/* Puts one object given by its whole place: "folder/name", or "name" in the working folder.
+ * is_new: only if absent.  Errors: those of opening, and of put or put_if_absent. */
+gr_status gr_store_put_path(const char *path, const void *bytes, int64_t count, bool is_new);
 void gr_store_list_release(struct gr_store_list *list);
 
 #endif

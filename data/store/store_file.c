@@ -10,6 +10,7 @@
 #include "kernels/base/alloc.h"
 #include "kernels/base/clock.h"
 #include "kernels/base/failpoint.h"
+#include "kernels/base/files.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -103,15 +104,6 @@ static void cut_last_part(char *path)
         slash[slash == path ? 1 : 0] = '\0';
 }
 
-/* The folder of a path; the caller frees it. */
-static char *folder_of(const char *path)
-{
-    char *folder = gr_strdup(path);
-
-    cut_last_part(folder);
-    return folder;
-}
-
 static bool is_root(const char *folder)
 {
     return strcmp(folder, ".") == 0;
@@ -122,12 +114,7 @@ static bool is_root(const char *folder)
 /* Returns an errno or 0. */
 static int sync_folder(int at, const char *folder)
 {
-    int fd = op_refused() ? -1 : openat(at, folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int error = fd < 0 || op_refused() || fsync(fd) != 0 ? errno : 0;
-
-    if (fd >= 0)
-        close(fd);
-    return error == EINVAL ? 0 : error; /* some file systems cannot sync folders */
+    return op_refused() ? errno : gr_sync_folder(at, folder);
 }
 
 /* A folder above the store may be one that can be entered but not opened. */
@@ -150,7 +137,7 @@ static int make_folders(int at, const char *path)
          slash = strchr(slash + 1, '/')) {
         *slash = '\0';
         if (!op_refused() && mkdirat(at, made, 0777) == 0) {
-            above = folder_of(made);
+            above = gr_path_folder(made);
             error = at == AT_FDCWD ? sync_folder_above(at, above) : sync_folder(at, above);
             gr_free(above);
         } else if (errno != EEXIST) {
@@ -166,7 +153,7 @@ static int make_folders(int at, const char *path)
  * made them just now, and died. */
 static gr_status sync_folders(struct file_store *s, const char *key)
 {
-    char *folder = folder_of(key);
+    char *folder = gr_path_folder(key);
     int error = sync_folder(s->root, folder);
 
     while (error == 0 && !is_root(folder)) {
@@ -188,12 +175,11 @@ static gr_status sync_folders(struct file_store *s, const char *key)
 static char *temp_name(const char *key)
 {
     uint64_t random[2] = {0};
-    const char *slash = strrchr(key, '/');
     ssize_t count = getrandom(random, sizeof random, 0);
 
     GR_CHECK(count == (ssize_t)sizeof random, "%zd", count);
-    return gr_format("%.*s" TEMP_PREFIX "%016" PRIx64 "%016" PRIx64,
-                     slash == NULL ? 0 : (int)(slash + 1 - key), key, random[0], random[1]);
+    return gr_format("%.*s" TEMP_PREFIX "%016" PRIx64 "%016" PRIx64, (int)(gr_path_name(key) - key),
+                     key, random[0], random[1]);
 }
 
 /* Opens a new file, making its folders.  Returns an errno or 0. */
@@ -216,20 +202,12 @@ static int open_temp(const struct file_store *s, const char *temp, int *fd)
 }
 
 /* Returns an errno or 0. */
-static int write_all(int fd, const void *bytes, int64_t count)
+static int write_synced(int fd, const void *bytes, int64_t count)
 {
-    const char *next = bytes;
+    int error = op_refused() ? errno : gr_write_all(fd, bytes, count);
 
-    while (count > 0) {
-        ssize_t written = op_refused() ? -1 : write(fd, next, (size_t)count);
-
-        if (written < 0 && errno != EINTR)
-            return errno;
-        if (written > 0) {
-            next += written;
-            count -= written;
-        }
-    }
+    if (error != 0)
+        return error;
     if (refused(GR_FAILPOINT_STORE_WRITTEN) || op_refused() || fsync(fd) != 0)
         return errno;
     return refused(GR_FAILPOINT_STORE_SYNCED) ? errno : 0;
@@ -252,7 +230,7 @@ static gr_status write_temp(const struct file_store *s, char **temp, const char 
     *temp = temp_name(key);
     error = open_temp(s, *temp, &fd);
     if (error == 0)
-        error = write_all(fd, bytes, count);
+        error = write_synced(fd, bytes, count);
     if (fd >= 0 && close(fd) != 0 && error == 0 && errno != EINTR)
         error = errno; /* network file systems may tell only now */
     if (error == 0)
@@ -435,7 +413,7 @@ static gr_status file_remove(struct gr_store *store, const char *key)
         goto out;
     }
     /* Folders left empty go too; the first that stays is synced. */
-    folder = folder_of(key);
+    folder = gr_path_folder(key);
     while (!is_root(folder) && !op_refused() && unlinkat(s->root, folder, AT_REMOVEDIR) == 0)
         cut_last_part(folder);
     error = sync_folder(s->root, folder);

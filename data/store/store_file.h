@@ -4,7 +4,8 @@
 
 #include "data/store/store.h"
 
-/* Opens the folder `path`, made if it is missing; `url` is kept for messages. */
+/* Opens the folder `path`, made if it is missing; `url` is copied, for messages.  Errors: those of
+ * gr_file_error. */
 gr_status gr_store_file_open(struct gr_store **store, const char *url, const char *path);
 
 #endif

@@ -1,6 +1,7 @@
 /* Reads a BPE model: vocabulary, merges, options.  See bpe.h. */
 #include "data/tokenizer/bpe.h"
 
+#include "data/tokenizer/bytelevel.h"
 #include "data/tokenizer/strict_json.h"
 #include "kernels/base/alloc.h"
 
@@ -21,19 +22,20 @@ static const char *const model_keys[] = {
     NULL,
 };
 
-struct gr_merge *gr_bpe_merge_slot(const struct gr_bpe *bpe, int32_t left, int32_t right)
+static void put_merge(struct gr_bpe *bpe, struct gr_merge merge)
 {
-    uint64_t pair = (uint64_t)left << 32 | (uint32_t)right;
-    uint64_t mask = (uint64_t)bpe->merge_slots - 1;
-    uint64_t i = pair * 0x9E3779B97F4A7C15u >> 20 & mask;
+    uint64_t i = gr_bpe_pair_place(merge.pair, bpe->merge_slots);
+    uint64_t bit = gr_bpe_pair_place(merge.pair, bpe->may_merge_bits);
 
-    while (bpe->merge[i].rank >= 0 && bpe->merge[i].pair != pair)
-        i = (i + 1) & mask;
-    return &bpe->merge[i];
+    while (bpe->merge[i].rank >= 0 && bpe->merge[i].pair != merge.pair)
+        i = (i + 1) & ((uint64_t)bpe->merge_slots - 1);
+    bpe->merge[i] = merge;
+    bpe->may_merge[bit / 64] |= (uint64_t)1 << bit % 64;
 }
 
-static gr_status read_vocab(struct gr_vocab *vocab, const struct gr_json *model)
+static gr_status read_vocab(struct gr_bpe *bpe, const struct gr_json *model)
 {
+    struct gr_vocab *vocab = &bpe->vocab;
     struct gr_json list = {0};
     struct gr_buffer text = {0};
     const char *key;
@@ -52,6 +54,8 @@ static gr_status read_vocab(struct gr_vocab *vocab, const struct gr_json *model)
                            "id %d is given to two tokens, one is \"%s\"", (int)id, key));
         gr_json_key(&text, key);
         gr_vocab_add(vocab, text.data, (int64_t)text.length, id);
+        if (bpe->longest < (int64_t)text.length)
+            bpe->longest = (int64_t)text.length;
     }
 out:
     gr_buffer_release(&text);
@@ -98,8 +102,7 @@ static gr_status add_merge(struct gr_bpe *bpe, const struct gr_json *model, cons
     merged = gr_vocab_id(&bpe->vocab, joined->data, (int64_t)joined->length);
     if (id[0] < 0 || id[1] < 0 || merged < 0)
         return gr_json_wrong(model, "a merge", json, "two tokens of the vocab that make a third");
-    *gr_bpe_merge_slot(bpe, id[0], id[1]) =
-        (struct gr_merge){(uint64_t)id[0] << 32 | (uint32_t)id[1], (int32_t)rank, merged};
+    put_merge(bpe, (struct gr_merge){gr_bpe_pair(id[0], id[1]), (int32_t)rank, merged});
     return GR_OK;
 }
 
@@ -112,8 +115,10 @@ static gr_status read_merges(struct gr_bpe *bpe, const struct gr_json *model)
     if (!json_is_array(list))
         return gr_json_wrong(model, "merges", list, "a list");
     bpe->merge_slots = 1024;
-    while (bpe->merge_slots < 2 * (int64_t)json_array_size(list))
+    while (bpe->merge_slots < 3 * (int64_t)json_array_size(list) / 2)
         bpe->merge_slots *= 2;
+    bpe->may_merge_bits = 8 * bpe->merge_slots;
+    bpe->may_merge = GR_NEW_ARRAY(uint64_t, bpe->may_merge_bits / 64);
     bpe->merge = GR_NEW_ARRAY(struct gr_merge, bpe->merge_slots);
     for (int64_t i = 0; i < bpe->merge_slots; i++)
         bpe->merge[i].rank = -1;
@@ -156,6 +161,60 @@ out:
     return status;
 }
 
+/* The tokens of single bytes as a byte-level vocabulary writes them. */
+static void find_spelling(struct gr_bpe *bpe)
+{
+    bpe->spells = true;
+    for (int byte = 0; byte < 256; byte++) {
+        char text[4];
+        int64_t length = gr_char_write(text, gr_byte_level_char((unsigned char)byte));
+
+        bpe->spelled_id[byte] = gr_vocab_id(&bpe->vocab, text, length);
+        bpe->spells = bpe->spells && bpe->spelled_id[byte] >= 0;
+    }
+}
+
+/* Two characters with tokens stand in two symbols, or in one that a merge made; only those merges
+ * are in question whose tokens end and start with them. */
+static void find_joins(struct gr_bpe *bpe, const char *left, int64_t length, const char *right)
+{
+    unsigned char a = (unsigned char)left[length - 1], b = (unsigned char)right[0];
+    bool marks = length >= GR_WORD_MARK_BYTES &&
+                 gr_is_word_mark(left + length - GR_WORD_MARK_BYTES, GR_WORD_MARK_BYTES);
+
+    if (a < 128 && b < 128)
+        bpe->joins[a][b / 64] |= (uint64_t)1 << b % 64;
+    if (b == (unsigned char)GR_WORD_MARK[0] && !marks &&
+        gr_is_word_mark(right, (int64_t)strlen(right)))
+        bpe->cuts_at_marks = false;
+}
+
+/* A character without a token may be part of a run of them, which is one token: never cut there. */
+static void find_words(struct gr_bpe *bpe)
+{
+    int64_t length = 0;
+    const char *unknown = gr_vocab_text(&bpe->vocab, bpe->unknown_id, &length);
+    bool has_token[128];
+
+    bpe->cuts_words = !bpe->ignore_merges;
+    bpe->cuts_at_marks = gr_vocab_id(&bpe->vocab, GR_WORD_MARK, GR_WORD_MARK_BYTES) >= 0 &&
+                         (unknown == NULL || strstr(unknown, GR_WORD_MARK) == NULL);
+    for (int a = 0; a < 128; a++)
+        has_token[a] = gr_vocab_id(&bpe->vocab, &(char){(char)a}, 1) >= 0;
+    for (int a = 0; a < 128; a++) {
+        for (int b = 0; b < 128; b++)
+            bpe->joins[a][b / 64] |= (uint64_t) !(has_token[a] && has_token[b]) << b % 64;
+    }
+    for (int64_t i = 0; i < bpe->merge_slots; i++) {
+        uint64_t pair = bpe->merge[i].pair;
+        const char *left = gr_vocab_text(&bpe->vocab, (int64_t)(pair >> 32), &length);
+
+        if (bpe->merge[i].rank >= 0 && length > 0)
+            find_joins(bpe, left, length,
+                       gr_vocab_text(&bpe->vocab, (uint32_t)pair, &(int64_t){0}));
+    }
+}
+
 static gr_status read_options(struct gr_bpe *bpe, const struct gr_json *model)
 {
     const char *unknown = NULL;
@@ -176,6 +235,7 @@ static gr_status read_options(struct gr_bpe *bpe, const struct gr_json *model)
 
         bpe->byte_id[byte] = gr_vocab_id(&bpe->vocab, text, count);
     }
+    find_spelling(bpe);
 out:
     return status;
 }
@@ -188,9 +248,10 @@ gr_status gr_bpe_read(struct gr_bpe *bpe, const struct gr_json *root)
     GR_TRY(gr_json_need(root, "model"));
     GR_TRY(gr_json_object(&model, root, "model"));
     GR_TRY(refuse_others(&model));
-    GR_TRY(read_vocab(&bpe->vocab, &model));
+    GR_TRY(read_vocab(bpe, &model));
     GR_TRY(read_options(bpe, &model));
     GR_TRY(read_merges(bpe, &model));
+    find_words(bpe);
 out:
     gr_json_release(&model);
     return status;
@@ -200,5 +261,6 @@ void gr_bpe_release(struct gr_bpe *bpe)
 {
     gr_vocab_release(&bpe->vocab);
     gr_free(bpe->merge);
+    gr_free(bpe->may_merge);
     memset(bpe, 0, sizeof *bpe);
 }

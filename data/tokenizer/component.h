@@ -29,6 +29,7 @@ struct gr_component {
     char *text;  /* Prepend, Replace, Metaspace, Strip: what to write or to strip */
     int64_t text_length;
     bool add_prefix_space, use_regex, individual_digits, invert, split;
+    bool leaves_spelling;  /* ByteLevel: the model spells the bytes, word by word */
     int behavior;          /* enum gr_split_behavior */
     int prepend_scheme;    /* enum gr_prepend_scheme */
     int64_t start, stop;   /* Strip: at most so many characters at either end of a token */
@@ -43,8 +44,6 @@ struct gr_parts {
     int64_t count, capacity;
 };
 void gr_parts_add(struct gr_parts *parts, const char *bytes, size_t count);
-void gr_parts_end(
-    struct gr_parts *parts); /* what was put into bytes since the last one is a part */
 void gr_parts_release(struct gr_parts *parts);
 
 enum gr_component_option_kind {
@@ -93,7 +92,8 @@ struct gr_stage {
     int64_t count;
 };
 
-/* Reads root[kind->key]; missing or null: no components. */
+/* Reads root[kind->key]; missing or null: no components.  Errors: ERR_DATA naming the key, the type
+ * or the option. */
 gr_status gr_stage_read(struct gr_stage *stage, const struct gr_stage_kind *kind,
                         const struct gr_json *root);
 void gr_stage_release(struct gr_stage *stage);
@@ -101,7 +101,10 @@ void gr_stage_release(struct gr_stage *stage);
  * up on the text. */
 bool gr_stage_apply(const struct gr_stage *stage, struct gr_text *text);
 
-/* Prepare function of Metaspace, pre-tokenizer and decoder. */
+/* Pre-tokenizer: a ByteLevel at its end cuts words, but leaves spelling them to the model. */
+void gr_pre_tokenizer_leave_spelling(struct gr_stage *stage);
+
+/* Prepare function of Metaspace, pre-tokenizer and decoder.  Errors: ERR_DATA. */
 gr_status gr_metaspace_prepare(struct gr_component *component, const struct gr_json *json);
 
 #endif

@@ -10,7 +10,8 @@ struct gr_tokenizer_config {
     char *chat_template; /* NULL: none */
 };
 
-/* Reads directory/tokenizer_config.json and directory/chat_template.jinja, if they are there. */
+/* Reads directory/tokenizer_config.json and directory/chat_template.jinja, if they are there.
+ * Errors: ERR_DATA naming file and key. */
 gr_status gr_tokenizer_config_read(struct gr_tokenizer_config *config, const char *directory);
 void gr_tokenizer_config_release(struct gr_tokenizer_config *config);
 

@@ -9,7 +9,8 @@
 
 static const char replacement_character[] = "\xEF\xBF\xBD"; /* U+FFFD */
 
-void gr_parts_end(struct gr_parts *parts)
+/* What was put into bytes since the last one is a part. */
+static void end_part(struct gr_parts *parts)
 {
     if (parts->count == parts->capacity) {
         parts->capacity = parts->capacity == 0 ? 64 : parts->capacity * 2;
@@ -21,7 +22,7 @@ void gr_parts_end(struct gr_parts *parts)
 void gr_parts_add(struct gr_parts *parts, const char *bytes, size_t count)
 {
     gr_buffer_add(&parts->bytes, bytes, count);
-    gr_parts_end(parts);
+    end_part(parts);
 }
 
 void gr_parts_release(struct gr_parts *parts)
@@ -78,7 +79,7 @@ static void byte_level(const struct gr_component *c, struct gr_parts *parts)
         }
     }
     gr_utf8_add_lossy(&made.bytes, bytes.data, (int64_t)bytes.length);
-    gr_parts_end(&made);
+    end_part(&made);
     exchange(parts, &made);
     gr_buffer_release(&bytes);
 }
@@ -167,7 +168,7 @@ static void fuse(const struct gr_component *c, struct gr_parts *parts)
 {
     (void)c;
     parts->count = 0;
-    gr_parts_end(parts);
+    end_part(parts);
 }
 
 /* Takes up to `start` characters equal to the given one off the front, `stop` off the end. */

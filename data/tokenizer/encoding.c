@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-static void reserve(struct gr_encoding *e, int64_t count)
+void gr_encoding_reserve(struct gr_encoding *e, int64_t count)
 {
     int64_t capacity = e->capacity == 0 ? 256 : e->capacity;
 
@@ -19,13 +19,10 @@ static void reserve(struct gr_encoding *e, int64_t count)
     e->capacity = capacity;
 }
 
-void gr_encoding_add(struct gr_encoding *e, int32_t id, struct gr_source source)
+void gr_encoding_add(struct gr_encoding *e, int32_t id, struct gr_origin source)
 {
-    reserve(e, e->count + 1);
-    e->ids[e->count] = (uint32_t)id;
-    e->begin[e->count] = source.begin;
-    e->end[e->count] = source.end;
-    e->count++;
+    gr_encoding_reserve(e, e->count + 1);
+    gr_encoding_put(e, id, source);
 }
 
 void gr_encoding_surround(struct gr_encoding *e, const uint32_t *before, int64_t before_count,
@@ -33,7 +30,7 @@ void gr_encoding_surround(struct gr_encoding *e, const uint32_t *before, int64_t
 {
     size_t moved = (size_t)e->count;
 
-    reserve(e, before_count + e->count + after_count);
+    gr_encoding_reserve(e, before_count + e->count + after_count);
     memmove(e->ids + before_count, e->ids, moved * sizeof *e->ids);
     memmove(e->begin + before_count, e->begin, moved * sizeof *e->begin);
     memmove(e->end + before_count, e->end, moved * sizeof *e->end);
@@ -43,7 +40,7 @@ void gr_encoding_surround(struct gr_encoding *e, const uint32_t *before, int64_t
     }
     e->count += before_count;
     for (int64_t i = 0; i < after_count; i++)
-        gr_encoding_add(e, (int32_t)after[i], (struct gr_source){0, 0});
+        gr_encoding_add(e, (int32_t)after[i], (struct gr_origin){0, 0});
 }
 
 void gr_encoding_release(struct gr_encoding *e)

@@ -37,8 +37,8 @@ static void replace_in(const void *context, struct gr_text *out, const struct gr
     gr_scan_begin(scan, &c->pattern, in->bytes + piece.begin, piece.end - piece.begin);
     while (gr_scan_next(scan)) {
         int64_t end = piece.begin + scan->end, last = end - 1;
-        int32_t first = in->source[piece.begin].begin;
-        struct gr_source source = {first, first};
+        int32_t first = gr_text_source(in, piece.begin, piece.begin + 1).begin;
+        struct gr_origin source = {first, first};
 
         while (last > piece.begin && ((unsigned char)in->bytes[last] & 0xC0) == 0x80)
             last--;

@@ -12,9 +12,15 @@ gr_status gr_pattern_set_regex(struct gr_pattern *pattern, const char *regex, si
 {
     const OnigUChar *text = (const OnigUChar *)regex;
     OnigErrorInfo info;
-    int result = onig_new(&pattern->regex, text, text + length, ONIG_OPTION_NONE,
-                          ONIG_ENCODING_UTF8, ONIG_SYNTAX_DEFAULT, &info);
+    int result;
 
+    pattern->rule = gr_word_rule_find(regex, length);
+    if (pattern->rule != NULL) {
+        pattern->classes = gr_char_classes_create();
+        return GR_OK;
+    }
+    result = gr_onig_checked(onig_new(&pattern->regex, text, text + length, ONIG_OPTION_NONE,
+                                      ONIG_ENCODING_UTF8, ONIG_SYNTAX_DEFAULT, &info));
     if (result != ONIG_NORMAL) {
         OnigUChar message[ONIG_MAX_ERROR_MESSAGE_LEN];
 
@@ -53,6 +59,7 @@ void gr_pattern_release(struct gr_pattern *pattern)
 {
     if (pattern->regex != NULL)
         onig_free(pattern->regex);
+    gr_free(pattern->classes);
     gr_free(pattern->literal);
     memset(pattern, 0, sizeof *pattern);
 }
@@ -65,16 +72,18 @@ void gr_scan_begin(struct gr_scan *scan, const struct gr_pattern *pattern, const
     scan->length = length;
     scan->from = 0;
     scan->last_end = -1;
-    if (pattern->regex != NULL && scan->region == NULL)
+    if (pattern->regex != NULL && scan->region == NULL) {
         scan->region = onig_region_new();
+        gr_onig_checked(scan->region == NULL ? ONIGERR_MEMORY : ONIG_NORMAL);
+    }
 }
 
 static bool search_regex(struct gr_scan *scan)
 {
     const OnigUChar *text = (const OnigUChar *)scan->bytes;
     const OnigUChar *end = text + scan->length;
-    int result = onig_search(scan->pattern->regex, text, end, text + scan->from, end, scan->region,
-                             ONIG_OPTION_NONE);
+    int result = gr_onig_checked(onig_search(scan->pattern->regex, text, end, text + scan->from,
+                                             end, scan->region, ONIG_OPTION_NONE));
 
     scan->gave_up = scan->gave_up || (result < 0 && result != ONIG_MISMATCH);
     if (result < 0)
@@ -99,6 +108,15 @@ static bool search_literal(struct gr_scan *scan)
 
 bool gr_scan_next(struct gr_scan *scan)
 {
+    const struct gr_word_rule *rule = scan->pattern->rule;
+
+    if (rule != NULL) {
+        bool found = rule->find(scan->pattern->classes, scan->bytes, scan->from, scan->length,
+                                &scan->begin, &scan->end);
+
+        scan->from = scan->end;
+        return found;
+    }
     while (scan->from <= scan->length) {
         if (!(scan->pattern->regex != NULL ? search_regex(scan) : search_literal(scan)))
             return false;

@@ -1,5 +1,6 @@
 /* What to look for in a text: a literal, or a regular expression of the tokenizer's own file,
- * compiled once by Oniguruma, which is also what `tokenizers` uses.  Safe for several threads.
+ * compiled once by Oniguruma, which is also what `tokenizers` uses; well-known expressions have a
+ * hand-written rule instead (word_rules.h).  Safe for several threads.
  *
  * What a letter or a digit is follows the Unicode version of the Oniguruma graft is built with: 14
  * in 6.9.8, where `tokenizers` 0.23 has 16 in its own.  The characters of 14 are the same in both;
@@ -9,17 +10,31 @@
 #define GR_DATA_TOKENIZER_PATTERN_H
 
 #include "data/tokenizer/strict_json.h"
+#include "data/tokenizer/word_rules.h"
+#include "kernels/base/alloc.h"
 
 #include <oniguruma.h>
 #include <stdbool.h>
 
+/* The result of a call of Oniguruma, but for want of memory, which ends the program. */
+static inline int gr_onig_checked(int result)
+{
+    if (result == ONIGERR_MEMORY)
+        gr_no_memory("Oniguruma asked");
+    return result;
+}
+
+/* One of the three. */
 struct gr_pattern {
-    OnigRegex regex; /* NULL: the literal */
+    OnigRegex regex;
+    const struct gr_word_rule *rule;
+    uint8_t *classes; /* for the rule */
     char *literal;
     int64_t literal_length; /* > 0 */
 };
 
-/* Reads json[key]: {"String": text} or {"Regex": text}. */
+/* Reads json[key]: {"String": text} or {"Regex": text}.  Errors, here and below: ERR_DATA for an
+ * expression that is broken. */
 gr_status gr_pattern_read(struct gr_pattern *pattern, const struct gr_json *json, const char *key);
 gr_status gr_pattern_set_regex(struct gr_pattern *pattern, const char *regex, size_t length,
                                const char *place);

@@ -86,12 +86,8 @@ static gr_status digits_prepare(struct gr_component *c, const struct gr_json *js
 
 static gr_status byte_level_prepare(struct gr_component *c, const struct gr_json *json)
 {
-    /* The word pattern of GPT-2 (OpenAI, encoder.py). */
-    static const char words[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|"
-                                "\\s+(?!\\S)|\\s+";
-
     c->behavior = GR_SPLIT_ISOLATED;
-    return gr_pattern_set_regex(&c->pattern, words, sizeof words - 1, json->place);
+    return gr_pattern_set_regex(&c->pattern, gr_gpt2_words, strlen(gr_gpt2_words), json->place);
 }
 
 /* Puts `prefix` before a piece that does not start with it; it has the source of the first
@@ -119,7 +115,8 @@ static void spell_bytes(const void *context, struct gr_text *out, const struct g
 {
     (void)context;
     for (int64_t i = piece.begin; i < piece.end; i++)
-        gr_text_add_char(out, gr_byte_level_char((unsigned char)in->bytes[i]), in->source[i]);
+        gr_text_add_char(out, gr_byte_level_char((unsigned char)in->bytes[i]),
+                         gr_text_source(in, i, i + 1));
 }
 
 static void byte_level(const struct gr_component *c, struct gr_text *text, bool *gave_up)
@@ -128,7 +125,20 @@ static void byte_level(const struct gr_component *c, struct gr_text *text, bool 
         gr_text_rewrite(text, prefix_space, NULL);
     if (c->use_regex)
         split(c, text, gave_up);
-    gr_text_rewrite(text, spell_bytes, NULL);
+    if (c->leaves_spelling)
+        text->spelled = true;
+    else
+        gr_text_rewrite(text, spell_bytes, NULL);
+}
+
+void gr_pre_tokenizer_leave_spelling(struct gr_stage *stage)
+{
+    struct gr_component *last;
+
+    if (stage->count == 0)
+        return;
+    last = &stage->component[stage->count - 1];
+    last->leaves_spelling = last->type->apply.to_text == byte_level;
 }
 
 static gr_status metaspace_prepare(struct gr_component *c, const struct gr_json *json)
@@ -144,7 +154,8 @@ static void replace_spaces(const void *context, struct gr_text *out, const struc
     const struct gr_component *c = context;
     bool starts_with_space = in->bytes[piece.begin] == ' ';
     bool wanted = c->prepend_scheme == GR_PREPEND_ALWAYS ||
-                  (c->prepend_scheme == GR_PREPEND_FIRST && in->source[piece.begin].begin == 0);
+                  (c->prepend_scheme == GR_PREPEND_FIRST &&
+                   gr_text_source(in, piece.begin, piece.begin + 1).begin == 0);
     int64_t end;
 
     if (wanted && !starts_with_space)
@@ -155,7 +166,7 @@ static void replace_spaces(const void *context, struct gr_text *out, const struc
         end = space == NULL ? piece.end : space - in->bytes;
         gr_text_copy(out, in, i, end);
         if (space != NULL)
-            gr_text_add(out, c->text, c->text_length, in->source[end]);
+            gr_text_add(out, c->text, c->text_length, gr_text_source(in, end, end + 1));
     }
 }
 

@@ -1,5 +1,6 @@
 /* What the tokenizer's files need beyond data/json.h: keys with NUL, huge numbers, unknown keys
- * refused by name.  A struct gr_json made here on the stack borrows its value and its place. */
+ * refused by name.  A struct gr_json made here on the stack borrows its value and its place.
+ * Errors of all: ERR_DATA naming file and key; of the two that load also ERR_NOT_FOUND. */
 #ifndef GR_DATA_TOKENIZER_STRICT_JSON_H
 #define GR_DATA_TOKENIZER_STRICT_JSON_H
 

@@ -4,7 +4,6 @@
 #include "kernels/base/alloc.h"
 
 #include <string.h>
-#include <utf8proc.h>
 
 static int64_t grown(int64_t capacity, int64_t need)
 {
@@ -26,8 +25,9 @@ static bool reserve(struct gr_text *text, int64_t count)
     }
     if (need > text->capacity) {
         text->capacity = grown(text->capacity, need);
-        text->bytes = gr_realloc(text->bytes, text->capacity, sizeof *text->bytes);
+        text->own = gr_realloc(text->own, text->capacity, sizeof *text->own);
         text->source = gr_realloc(text->source, text->capacity, sizeof *text->source);
+        text->bytes = text->own;
     }
     return true;
 }
@@ -35,34 +35,34 @@ static bool reserve(struct gr_text *text, int64_t count)
 void gr_text_init(struct gr_text *text, const char *input, int64_t length)
 {
     memset(text, 0, sizeof *text);
-    if (length <= 0 || !reserve(text, length))
+    text->too_long = length > INT32_MAX;
+    if (length <= 0 || text->too_long)
         return;
-    memcpy(text->bytes, input, (size_t)length);
-    for (int32_t i = 0; i < (int32_t)length; i++)
-        text->source[i] = (struct gr_source){i, i + 1};
+    text->bytes = input;
     text->length = length;
     gr_text_add_piece(text, 0, length, -1);
 }
 
 void gr_text_release(struct gr_text *text)
 {
-    gr_free(text->bytes);
+    gr_free(text->own);
     gr_free(text->source);
     gr_free(text->piece);
     memset(text, 0, sizeof *text);
 }
 
-void gr_text_add(struct gr_text *text, const char *bytes, int64_t count, struct gr_source source)
+void gr_text_add(struct gr_text *text, const char *bytes, int64_t count, struct gr_origin source)
 {
     if (!reserve(text, count))
         return;
-    memcpy(text->bytes + text->length, bytes, (size_t)count);
-    for (int64_t i = 0; i < count; i++)
+    for (int64_t i = 0; i < count; i++) {
+        text->own[text->length + i] = bytes[i];
         text->source[text->length + i] = source;
+    }
     text->length += count;
 }
 
-void gr_text_add_char(struct gr_text *text, int32_t code, struct gr_source source)
+void gr_text_add_char(struct gr_text *text, int32_t code, struct gr_origin source)
 {
     char bytes[4];
 
@@ -72,11 +72,16 @@ void gr_text_add_char(struct gr_text *text, int32_t code, struct gr_source sourc
 void gr_text_copy(struct gr_text *text, const struct gr_text *from, int64_t begin, int64_t end)
 {
     size_t count = (size_t)(end - begin);
+    struct gr_origin *source;
 
     if (!reserve(text, end - begin))
         return;
-    memcpy(text->bytes + text->length, from->bytes + begin, count);
-    memcpy(text->source + text->length, from->source + begin, count * sizeof *from->source);
+    source = text->source + text->length;
+    memcpy(text->own + text->length, from->bytes + begin, count);
+    if (from->source != NULL)
+        memcpy(source, from->source + begin, count * sizeof *source);
+    for (int32_t i = (int32_t)begin; from->source == NULL && i < (int32_t)end; i++)
+        *source++ = (struct gr_origin){i, i + 1};
     text->length += end - begin;
 }
 
@@ -89,11 +94,6 @@ void gr_text_add_piece(struct gr_text *text, int64_t begin, int64_t end, int32_t
         text->piece = gr_realloc(text->piece, text->piece_capacity, sizeof *text->piece);
     }
     text->piece[text->piece_count++] = (struct gr_piece){(int32_t)begin, (int32_t)end, token};
-}
-
-struct gr_source gr_text_source(const struct gr_text *text, int64_t begin, int64_t end)
-{
-    return (struct gr_source){text->source[begin].begin, text->source[end - 1].end};
 }
 
 void gr_text_rewrite(struct gr_text *text, gr_rewrite *rewrite, const void *context)
@@ -123,67 +123,4 @@ struct gr_piece *gr_text_take_pieces(struct gr_text *text, int64_t *count)
     text->piece = NULL;
     text->piece_count = text->piece_capacity = 0;
     return pieces;
-}
-
-int32_t gr_char_at(const char *bytes)
-{
-    utf8proc_int32_t code;
-
-    utf8proc_iterate((const utf8proc_uint8_t *)bytes, gr_char_bytes(bytes[0]), &code);
-    return code;
-}
-
-int64_t gr_char_write(char bytes[4], int32_t code)
-{
-    return utf8proc_encode_char(code, (utf8proc_uint8_t *)bytes);
-}
-
-/* Length of the character at `bytes`, or -(length of the longest valid start of one, at least 1).
- */
-static int64_t valid_bytes(const unsigned char *bytes, int64_t length)
-{
-    unsigned char lead = bytes[0];
-    int64_t need = lead < 0x80                  ? 1
-                   : lead < 0xC2 || lead > 0xF4 ? 0
-                   : lead < 0xE0                ? 2
-                   : lead < 0xF0                ? 3
-                                                : 4;
-    unsigned char low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
-    unsigned char high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
-    int64_t i = 1;
-
-    for (; i < need && i < length && bytes[i] >= low && bytes[i] <= high; i++) {
-        low = 0x80; /* only the second byte has narrower bounds: no overlong forms, surrogates */
-        high = 0xBF;
-    }
-    return i == need ? need : -i;
-}
-
-void gr_utf8_add_lossy(struct gr_buffer *out, const char *bytes, int64_t length)
-{
-    int64_t i = 0;
-
-    while (i < length) {
-        int64_t count = valid_bytes((const unsigned char *)bytes + i, length - i);
-
-        if (count > 0)
-            gr_buffer_add(out, bytes + i, (size_t)count);
-        else
-            gr_buffer_add(out, "\xEF\xBF\xBD", 3);
-        i += count > 0 ? count : -count;
-    }
-}
-
-int64_t gr_utf8_invalid_at(const char *bytes, int64_t length)
-{
-    int64_t i = 0;
-
-    while (i < length) {
-        int64_t count = valid_bytes((const unsigned char *)bytes + i, length - i);
-
-        if (count < 0)
-            return i;
-        i += count;
-    }
-    return -1;
 }

@@ -11,7 +11,19 @@
 #include "kernels/base/alloc.h"
 
 #include <inttypes.h>
+#include <pthread.h>
 #include <string.h>
+
+/* What a thread needs to encode, with the words it knows; waits here between two texts. */
+struct work {
+    struct gr_bpe_work bpe;
+    struct work *next;
+};
+
+struct work_pool {
+    pthread_mutex_t lock;
+    struct work *idle; /* at most as many as there ever were threads encoding at once */
+};
 
 struct gr_tokenizer {
     char *path; /* of tokenizer.json, for messages */
@@ -19,6 +31,7 @@ struct gr_tokenizer {
     struct gr_added_tokens added;
     struct gr_bpe model;
     struct gr_tokenizer_config config;
+    struct work_pool *pool;
 };
 
 /* truncation and padding are the caller's business (transformers sets them anew for every call). */
@@ -45,6 +58,8 @@ static gr_status read_parts(struct gr_tokenizer *t)
     GR_TRY(gr_bpe_read(&t->model, &root));
     GR_TRY(gr_stage_read(&t->normalizer, &gr_normalizer, &root));
     GR_TRY(gr_stage_read(&t->pre_tokenizer, &gr_pre_tokenizer, &root));
+    if (t->model.spells)
+        gr_pre_tokenizer_leave_spelling(&t->pre_tokenizer);
     GR_TRY(gr_stage_read(&t->post_processor, &gr_post_processor, &root));
     GR_TRY(gr_stage_read(&t->decoder, &gr_decoder, &root));
     GR_TRY(gr_added_tokens_read(&t->added, &root, &t->model.vocab, &t->normalizer));
@@ -84,6 +99,67 @@ static gr_status check_config(const struct gr_tokenizer *t)
     return GR_OK;
 }
 
+/* What the post-processor puts around every text, it names by ids of its own. */
+static gr_status check_specials(const struct gr_tokenizer *t)
+{
+    gr_status status = GR_OK;
+    struct gr_encoding e = {0};
+    int64_t vocab = gr_tokenizer_vocab_size(t);
+
+    GR_TRY(gr_tokenizer_encode(t, &e, "", 0, true));
+    for (int64_t i = 0; i < e.count; i++) {
+        if (e.ids[i] >= vocab)
+            GR_TRY(gr_fail(GR_ERR_DATA, t->path, "the file is damaged: download it again",
+                           "post_processor: a special token is not in the vocabulary (found id "
+                           "%" PRIu32 ", expected less than %" PRId64 ")",
+                           e.ids[i], vocab));
+    }
+out:
+    gr_encoding_release(&e);
+    return status;
+}
+
+static struct work_pool *pool_create(void)
+{
+    struct work_pool *pool = GR_NEW(struct work_pool);
+
+    pthread_mutex_init(&pool->lock, NULL);
+    return pool;
+}
+
+static struct work *pool_take(struct work_pool *pool)
+{
+    struct work *work;
+
+    pthread_mutex_lock(&pool->lock);
+    work = pool->idle;
+    if (work != NULL)
+        pool->idle = work->next;
+    pthread_mutex_unlock(&pool->lock);
+    return work == NULL ? GR_NEW(struct work) : work;
+}
+
+static void pool_give(struct work_pool *pool, struct work *work)
+{
+    pthread_mutex_lock(&pool->lock);
+    work->next = pool->idle;
+    pool->idle = work;
+    pthread_mutex_unlock(&pool->lock);
+}
+
+static void pool_destroy(struct work_pool *pool)
+{
+    struct work *next;
+
+    for (struct work *work = pool->idle; work != NULL; work = next) {
+        next = work->next;
+        gr_bpe_work_release(&work->bpe);
+        gr_free(work);
+    }
+    pthread_mutex_destroy(&pool->lock);
+    gr_free(pool);
+}
+
 gr_status gr_tokenizer_create(struct gr_tokenizer **tokenizer, const char *directory)
 {
     struct gr_tokenizer *t = GR_NEW(struct gr_tokenizer);
@@ -91,11 +167,16 @@ gr_status gr_tokenizer_create(struct gr_tokenizer **tokenizer, const char *direc
 
     *tokenizer = NULL;
     onig_initialize((OnigEncoding[]){ONIG_ENCODING_UTF8}, 1);
+    t->pool = pool_create();
     t->path = gr_format("%s/tokenizer.json", directory);
     GR_TRY(gr_model_directory_check(directory));
     GR_TRY(read_parts(t));
+    if (gr_tokenizer_vocab_size(t) == 0)
+        GR_TRY(gr_fail(GR_ERR_DATA, t->path, "the file is incomplete: download it again",
+                       "the vocabulary is empty (found 0 tokens, expected at least 1)"));
     GR_TRY(gr_tokenizer_config_read(&t->config, directory));
     GR_TRY(check_config(t));
+    GR_TRY(check_specials(t));
     *tokenizer = t;
     t = NULL; /* ownership moved to the caller */
 out:
@@ -114,6 +195,7 @@ void gr_tokenizer_destroy(struct gr_tokenizer *t)
     gr_added_tokens_release(&t->added);
     gr_bpe_release(&t->model);
     gr_tokenizer_config_release(&t->config);
+    pool_destroy(t->pool);
     gr_free(t->path);
     gr_free(t);
 }
@@ -151,7 +233,7 @@ static gr_status prepare(const struct gr_tokenizer *t, struct gr_text *text)
 gr_status gr_tokenizer_encode(const struct gr_tokenizer *t, struct gr_encoding *encoding,
                               const char *input, size_t length, bool add_specials)
 {
-    struct gr_bpe_work work = {0};
+    struct work *work = pool_take(t->pool);
     struct gr_text text = {0};
     gr_status status;
 
@@ -165,7 +247,7 @@ gr_status gr_tokenizer_encode(const struct gr_tokenizer *t, struct gr_encoding *
         if (piece.token >= 0)
             gr_encoding_add(encoding, piece.token, gr_text_source(&text, piece.begin, piece.end));
         else
-            gr_bpe_encode(&t->model, encoding, &work, &text, piece);
+            gr_bpe_encode(&t->model, encoding, &work->bpe, &text, piece);
     }
     for (int64_t i = 0; add_specials && i < t->post_processor.count; i++) {
         const struct gr_component *c = &t->post_processor.component[i];
@@ -173,7 +255,7 @@ gr_status gr_tokenizer_encode(const struct gr_tokenizer *t, struct gr_encoding *
         c->type->apply.to_encoding(c, encoding);
     }
 out:
-    gr_bpe_work_release(&work);
+    pool_give(t->pool, work);
     gr_text_release(&text);
     return status;
 }

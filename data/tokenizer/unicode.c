@@ -163,7 +163,8 @@ static void compose(struct units *units)
 static void write_units(struct gr_text *out, const struct gr_text *in, struct gr_piece piece,
                         const struct units *units)
 {
-    struct gr_source previous = {in->source[piece.begin].begin, in->source[piece.begin].begin};
+    int32_t first = gr_text_source(in, piece.begin, piece.begin + 1).begin;
+    struct gr_origin previous = {first, first};
     int64_t at = piece.begin;
 
     for (int64_t i = 0; i < units->count; i++) {

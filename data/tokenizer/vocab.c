@@ -7,13 +7,13 @@
 #include <string.h>
 
 /* FNV-1a, folded so that the low bits depend on all of it. */
-static uint64_t hash(const char *text, int64_t length)
+static uint32_t hash_of(const char *text, int64_t length)
 {
     uint64_t h = 0xcbf29ce484222325u;
 
     for (int64_t i = 0; i < length; i++)
         h = (h ^ (unsigned char)text[i]) * 0x100000001b3u;
-    return h ^ h >> 32;
+    return (uint32_t)(h ^ h >> 32);
 }
 
 static bool entry_is(const struct gr_vocab *v, int32_t entry, const char *text, int64_t length)
@@ -23,23 +23,34 @@ static bool entry_is(const struct gr_vocab *v, int32_t entry, const char *text, 
 }
 
 /* The slot that holds the text, or the free one where it would go. */
-static int32_t *find_slot(const struct gr_vocab *v, const char *text, int64_t length)
+static struct gr_vocab_slot *find_slot(const struct gr_vocab *v, uint32_t hash, const char *text,
+                                       int64_t length)
 {
     uint64_t mask = (uint64_t)v->slot_count - 1;
-    uint64_t i = hash(text, length) & mask;
+    uint64_t i = hash & mask;
 
-    while (v->slot[i] != 0 && !entry_is(v, v->slot[i] - 1, text, length))
+    while (v->slot[i].entry != 0 &&
+           !(v->slot[i].hash == hash && entry_is(v, v->slot[i].entry - 1, text, length)))
         i = (i + 1) & mask;
     return &v->slot[i];
+}
+
+static void fill_slot(struct gr_vocab *v, int64_t entry)
+{
+    const char *text = v->texts.data + v->entry[entry].offset;
+    uint32_t hash = hash_of(text, v->entry[entry].length);
+
+    *find_slot(v, hash, text, v->entry[entry].length) =
+        (struct gr_vocab_slot){hash, (int32_t)entry + 1};
 }
 
 static void grow_slots(struct gr_vocab *v)
 {
     v->slot_count = v->slot_count == 0 ? 1024 : v->slot_count * 2;
     gr_free(v->slot);
-    v->slot = GR_NEW_ARRAY(int32_t, v->slot_count);
+    v->slot = GR_NEW_ARRAY(struct gr_vocab_slot, v->slot_count);
     for (int64_t i = 0; i < v->count; i++)
-        *find_slot(v, v->texts.data + v->entry[i].offset, v->entry[i].length) = (int32_t)i + 1;
+        fill_slot(v, i);
 }
 
 static void set_id(struct gr_vocab *v, int32_t id, int32_t entry)
@@ -70,19 +81,19 @@ void gr_vocab_add(struct gr_vocab *v, const char *text, int64_t length, int32_t 
     v->entry[v->count] = (struct gr_vocab_entry){(int64_t)v->texts.length, (int32_t)length, id};
     gr_buffer_add(&v->texts, text, (size_t)length);
     gr_buffer_add(&v->texts, "", 1);
-    *find_slot(v, text, length) = (int32_t)v->count + 1;
+    fill_slot(v, v->count);
     set_id(v, id, (int32_t)v->count);
     v->count++;
 }
 
 int32_t gr_vocab_id(const struct gr_vocab *v, const char *text, int64_t length)
 {
-    int32_t slot;
+    int32_t entry;
 
     if (v->count == 0)
         return -1;
-    slot = *find_slot(v, text, length);
-    return slot == 0 ? -1 : v->entry[slot - 1].id;
+    entry = find_slot(v, hash_of(text, length), text, length)->entry;
+    return entry == 0 ? -1 : v->entry[entry - 1].id;
 }
 
 int64_t gr_vocab_index(const struct gr_vocab *v, int64_t id)
@@ -93,12 +104,11 @@ int64_t gr_vocab_index(const struct gr_vocab *v, int64_t id)
 const char *gr_vocab_text(const struct gr_vocab *v, int64_t id, int64_t *length)
 {
     int64_t index = gr_vocab_index(v, id);
-    const struct gr_vocab_entry *entry = &v->entry[index < 0 ? 0 : index];
 
     if (index < 0)
         return NULL;
-    *length = entry->length;
-    return v->texts.data + entry->offset;
+    *length = v->entry[index].length;
+    return v->texts.data + v->entry[index].offset;
 }
 
 void gr_vocab_release(struct gr_vocab *v)

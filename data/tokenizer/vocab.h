@@ -12,7 +12,10 @@ struct gr_vocab {
         int32_t id;
     } * entry;
     int64_t count, capacity;
-    int32_t *slot;      /* hash table: entry + 1, 0 free */
+    struct gr_vocab_slot { /* hash table; the hash spares looking at most entries that differ */
+        uint32_t hash;
+        int32_t entry; /* + 1, 0: free */
+    } * slot;
     int64_t slot_count; /* a power of two */
     int32_t *by_id;     /* entry + 1, 0: no token has the id */
     int64_t id_limit;   /* largest id + 1 */

@@ -3,19 +3,26 @@
 
 #include "kernels/base/status.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+void gr_no_memory(const char *what)
+{
+    fprintf(stderr,
+            "graft: error: host memory: an allocation failed (%s)\n"
+            "  hint: give the job more memory, or lower data.max_length\n",
+            what);
+    gr_abort(gr_status_exit_code(GR_ERR_DEVICE));
+}
+
 static void *or_die(void *memory, size_t bytes)
 {
     if (memory == NULL) {
-        fprintf(stderr,
-                "graft: error: host memory: an allocation failed (asked for %zu bytes)\n"
-                "  hint: give the job more memory, or lower data.max_length\n",
-                bytes);
-        gr_abort(gr_status_exit_code(GR_ERR_DEVICE));
+        char what[64];
+
+        snprintf(what, sizeof what, "asked for %zu bytes", bytes);
+        gr_no_memory(what);
     }
     return memory;
 }
@@ -60,19 +67,28 @@ char *gr_strndup(const char *text, size_t length)
     return copy;
 }
 
-char *gr_format(const char *format, ...)
+char *gr_format_list(const char *format, va_list args)
 {
-    va_list args;
+    va_list again;
     char *text = NULL;
     int length;
 
-    va_start(args, format);
+    va_copy(again, args);
     length = vsnprintf(NULL, 0, format, args);
-    va_end(args);
     GR_CHECK(length >= 0, "%s", format);
     text = gr_alloc((int64_t)length + 1, 1);
+    vsnprintf(text, (size_t)length + 1, format, again);
+    va_end(again);
+    return text;
+}
+
+char *gr_format(const char *format, ...)
+{
+    va_list args;
+    char *text;
+
     va_start(args, format);
-    vsnprintf(text, (size_t)length + 1, format, args);
+    text = gr_format_list(format, args);
     va_end(args);
     return text;
 }

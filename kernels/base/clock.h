@@ -4,8 +4,9 @@
 
 #include <stdint.h>
 
-int64_t gr_clock_ns(void);    /* monotonic */
-double gr_clock_unix_s(void); /* seconds since 1970, for people and files */
+int64_t gr_clock_ns(void);     /* monotonic */
+int64_t gr_processor_ns(void); /* that this process's threads have used */
+double gr_clock_unix_s(void);  /* seconds since 1970, for people and files */
 void gr_sleep_ns(int64_t ns);
 
 #endif

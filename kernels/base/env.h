@@ -5,7 +5,13 @@
 /* name, what it does */
 #define GR_ENV_LIST(X)                                                                             \
     X(GRAFT_FAIL, "kills, stops, delays or fails at a named place: for tests (failpoint.h)")       \
-    X(GRAFT_ISA, "forces the CPU instruction set: v3 (AVX2) or v4 (AVX-512)")                      \
+    X(GRAFT_ISA, "forces the CPU instruction set: v3, v4, v4bf16 or v4amx (graft doctor)")         \
+    X(GRAFT_LORA_LAYOUT,                                                                           \
+      "composed: adapters stay apart from the weights on a GPU too, where they are joined")        \
+    X(GRAFT_ATTENTION,                                                                             \
+      "own or cudnn: attention on a GPU, instead of what graft doctor recorded for this machine")  \
+    X(GRAFT_CUDA_PLUGIN,                                                                           \
+      "the CUDA plug-in to open, instead of libgraft_cuda.so beside the program")                  \
     X(OMPI_COMM_WORLD_SIZE, "set by mpirun: graft joins the MPI job")                              \
     X(OMPI_COMM_WORLD_LOCAL_RANK, "set by mpirun: rank among the processes of this host")          \
     X(OMPI_COMM_WORLD_LOCAL_SIZE, "set by mpirun: processes of this host")                         \
@@ -16,6 +22,8 @@
     X(OMP_THREAD_LIMIT, "graft doctor warns: it takes threads away")                               \
     X(OMP_WAIT_POLICY, "graft doctor asks for passive where ranks share cores")                    \
     X(PATH, "graft doctor looks for mpirun there")                                                 \
+    X(OMPI_MCA_orte_tag_output, "set by mpirun --tag-output: no progress bar")                     \
+    X(OMPI_MCA_orte_timestamp_output, "likewise by --timestamp-output")                            \
     X(PMIX_RANK, "set by mpirun: graft joins the MPI job")                                         \
     X(NO_COLOR, "no colours on the terminal")                                                      \
     X(TERM, "dumb: plain lines instead of a progress bar")                                         \
@@ -23,7 +31,8 @@
     X(LC_CTYPE, "likewise, if LC_ALL is not set")                                                  \
     X(LANG, "likewise, if neither is set")                                                         \
     X(XDG_CACHE_HOME, "where the cache is, by default ~/.cache")                                   \
-    X(HOME, "where ~ is")
+    X(HOME, "where ~ is")                                                                          \
+    X(TMPDIR, "without HOME and XDG_CACHE_HOME, the cache is its folder graft-UID (/tmp)")
 
 enum gr_env {
 #define X(name, words) GR_ENV_##name,

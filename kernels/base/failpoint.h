@@ -16,14 +16,17 @@
 #define GR_FAILPOINT_LIST(X)                                                                       \
     X(TOKENS_DOCUMENT, "tokens.document", "a document went into a token store in the making")      \
     X(TOKENS_WRITTEN, "tokens.written", "a token store is written, what makes it count is next")   \
+    X(PEERS_JOIN, "peers.join", "the devices of the ranks are about to be joined")                 \
     X(MICRO_BATCH, "micro_batch", "a micro-batch of a step is next")                               \
     X(STEP_COMPUTED, "step.computed", "this rank's micro-batches are done, the update is next")    \
+    X(GRADIENTS, "gradients", "the gradients of the ranks are about to be joined")                 \
     X(STEP_UPDATED, "step.updated", "the adapter is updated, the next step is next")               \
     X(TERM_BEFORE, "term.before", "the term of this start is about to be put")                     \
     X(TERM_AFTER, "term.after", "the term of this start is put")                                   \
     X(RESUME_CHOOSE, "resume.choose", "the checkpoints are listed, one is about to be chosen")     \
     X(RESUME_OBJECT, "resume.object", "an object of the chosen checkpoint is about to be staged")  \
     X(RESUME_STAGED, "resume.staged", "the checkpoint is staged and verified, not yet swapped in") \
+    X(RESUME_METRICS, "resume.metrics", "the metrics of steps that stand are about to be put")     \
     X(SAVE_BEGIN, "save.begin", "a checkpoint is about to be saved")                               \
     X(SAVE_OBJECT, "save.object", "an object of a checkpoint is about to be put")                  \
     X(SAVE_FENCE, "save.fence", "the objects are put, the fence is about to be checked")           \
@@ -36,6 +39,7 @@
     X(EXPORT_CONFIG, "export.config", "the weights are exported, the adapter's config is next")    \
     X(DONE_BEFORE, "done.before", "the adapter is exported, done.json is next")                    \
     X(DONE_AFTER, "done.after", "done.json is put")                                                \
+    X(REPORT_BEGIN, "report.begin", "the run is finished, its report is next")                     \
     X(STORE_OP, "store.op", "any operation on files of a store; fail: it gives EIO")               \
     X(STORE_WRITTEN, "store.written", "an object's temporary file is written, not yet synced")     \
     X(STORE_SYNCED, "store.synced", "the temporary file is synced, its key is next")               \

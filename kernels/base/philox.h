@@ -5,6 +5,8 @@
 #ifndef GR_BASE_PHILOX_H
 #define GR_BASE_PHILOX_H
 
+#include "kernels/base/device_function.h"
+
 #include <stdint.h>
 
 enum gr_rng_purpose {
@@ -22,8 +24,8 @@ struct gr_philox_block {
 };
 
 /* One of the ten rounds; the key advances by gr_philox_next_key between them. */
-static inline void gr_philox_round(uint32_t *c0, uint32_t *c1, uint32_t *c2, uint32_t *c3,
-                                   uint32_t k0, uint32_t k1)
+GR_DEVICE_FUNCTION void gr_philox_round(uint32_t *c0, uint32_t *c1, uint32_t *c2, uint32_t *c3,
+                                        uint32_t k0, uint32_t k1)
 {
     uint64_t p0 = (uint64_t)0xD2511F53u * *c0;
     uint64_t p1 = (uint64_t)0xCD9E8D57u * *c2;
@@ -34,14 +36,14 @@ static inline void gr_philox_round(uint32_t *c0, uint32_t *c1, uint32_t *c2, uin
     *c3 = (uint32_t)p0;
 }
 
-static inline void gr_philox_next_key(uint32_t *k0, uint32_t *k1)
+GR_DEVICE_FUNCTION void gr_philox_next_key(uint32_t *k0, uint32_t *k1)
 {
     *k0 += 0x9E3779B9u;
     *k1 += 0xBB67AE85u;
 }
 
-static inline struct gr_philox_block gr_philox(uint64_t key, uint32_t c0, uint32_t c1, uint32_t c2,
-                                               uint32_t c3)
+GR_DEVICE_FUNCTION struct gr_philox_block gr_philox(uint64_t key, uint32_t c0, uint32_t c1,
+                                                    uint32_t c2, uint32_t c3)
 {
     uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
 
@@ -52,13 +54,13 @@ static inline struct gr_philox_block gr_philox(uint64_t key, uint32_t c0, uint32
     return (struct gr_philox_block){{c0, c1, c2, c3}};
 }
 
-static inline uint32_t gr_rng_stream(enum gr_rng_purpose purpose, int layer, int module)
+GR_DEVICE_FUNCTION uint32_t gr_rng_stream(enum gr_rng_purpose purpose, int layer, int module)
 {
     return (uint32_t)purpose << 24 | (uint32_t)layer << 8 | (uint32_t)module;
 }
 
 /* A word as a number in [0, 1): 24 bits, exact in f32. */
-static inline float gr_uniform(uint32_t word)
+GR_DEVICE_FUNCTION float gr_uniform(uint32_t word)
 {
     return (float)(word >> 8) * 0x1p-24f;
 }

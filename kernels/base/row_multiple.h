@@ -1,6 +1,6 @@
-/* Rows come in multiples of 64: below AVX-512 the bits of a row depend on its place in a tile.
- * Packs and supervised rows are padded to it; the ops refuse other counts but a single row (the
- * token being generated), which has one place only. */
+/* Rows come in multiples of 64, whole tiles of every op: a tile then lies in one micro-batch. Packs
+ * and supervised rows are padded to it; the ops refuse other counts but a single row (the token
+ * being generated). */
 #ifndef GR_BASE_ROW_MULTIPLE_H
 #define GR_BASE_ROW_MULTIPLE_H
 

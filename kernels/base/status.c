@@ -32,8 +32,12 @@ int gr_status_exit_code(gr_status status)
 static void replace_control_characters(char *text)
 {
     for (; *text != '\0'; text++) {
-        if ((unsigned char)*text < ' ' || *text == 0x7f)
-            *text = '?';
+        unsigned char byte = (unsigned char)text[0], next = (unsigned char)text[1];
+
+        if (byte < ' ' || byte == 0x7f)
+            text[0] = '?';
+        else if (byte == 0xc2 && next >= 0x80 && next < 0xa0) /* U+0080 to U+009F */
+            text[0] = text[1] = '?';
     }
 }
 

@@ -1,7 +1,7 @@
 /* Status codes, and the one message that explains a failure.
  *
  * A function that can fail for a reason outside the program (a file, the user, a device, a peer)
- * returns gr_status and leaves its message with GR_FAIL; every caller passes the status on with
+ * returns gr_status and leaves its message with gr_fail; every caller passes the status on with
  * GR_TRY; only the program's main prints.  A bug in graft itself is a GR_CHECK, never a status. */
 #ifndef GR_BASE_STATUS_H
 #define GR_BASE_STATUS_H
@@ -49,7 +49,7 @@ void gr_hint(const char *format, ...) __attribute__((format(printf, 1, 2)));
 const char *gr_error_message(void);
 const char *gr_error_hint(void);
 bool gr_error_is_set(void);
-bool gr_error_is_shared(void);
+bool gr_error_is_shared(void); /* see struct gr_error */
 void gr_error_clear(void);
 /* Moves a message between threads: take it where it happened, put it where it is reported. */
 struct gr_error {
@@ -77,12 +77,12 @@ void gr_error_put(const struct gr_error *error);
         if (!(condition))                                                                          \
             gr_bug(__FILE__, __LINE__, #condition, __VA_ARGS__);                                   \
     } while (0)
-_Noreturn void gr_bug(const char *file, int line, const char *condition, const char *format, ...)
-    __attribute__((format(printf, 4, 5)));
+void gr_bug(const char *file, int line, const char *condition, const char *format, ...)
+    __attribute__((noreturn, format(printf, 4, 5)));
 
 /* Called with the exit code when the process must end on the spot (a bug, no memory); the program
  * sets it to MPI_Abort once MPI runs.  Default: _exit. */
 void gr_set_abort_hook(void (*hook)(int exit_code));
-_Noreturn void gr_abort(int exit_code);
+void gr_abort(int exit_code) __attribute__((noreturn));
 
 #endif

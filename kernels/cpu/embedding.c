@@ -20,7 +20,9 @@ void GR_CPU(embedding_forward)(struct gr_device *dev, gr_tensor y, gr_tensor tab
     for (int64_t n = 0; n < y.dim[0]; n++) {
         if (id[n] < 0)
             memset(gr_element(y, n, 0), 0, bytes);
-        else
+        else if (table.dtype == y.dtype)
             memcpy(gr_element(y, n, 0), gr_element(table, id[n], 0), bytes);
+        else
+            gr_load_run(table, id[n], 0, y.dim[1], gr_element(y, n, 0));
     }
 }

@@ -39,17 +39,21 @@ void GR_CPU(sum_spans)(struct gr_device *dev, gr_tensor sum, gr_tensor x, gr_ten
     }
 }
 
-/* Partial sums are few enough for the stack: a block is one chunk, or as many as keep the number
- * of blocks below the limit; which, depends on n alone. */
-enum { BLOCKS_MAX = 1024 };
-
-void GR_CPU(sum_squares)(struct gr_device *dev, gr_tensor out, gr_tensor x)
+/* Of scale * x, n <= GR_CHUNK. */
+static double chunk_squares(const float *x, int64_t n, float scale)
 {
-    double partial[BLOCKS_MAX], sum = 0;
-    int64_t n = x.dim[0];
-    int64_t chunks = (n + GR_CHUNK - 1) / GR_CHUNK;
-    int64_t block = (chunks + BLOCKS_MAX - 1) / BLOCKS_MAX * GR_CHUNK;
-    int64_t blocks = n == 0 ? 0 : (n + block - 1) / block;
+    float scaled[GR_CHUNK];
+
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        scaled[i] = scale * x[i];
+    return gr_sum_squares_f32(scaled, n);
+}
+
+void GR_CPU(sum_squares)(struct gr_device *dev, gr_tensor out, gr_tensor x, float scale)
+{
+    double partial[GR_PARTIALS_MOST], sum = 0;
+    int64_t n = x.dim[0], block = gr_sum_block(n), blocks = gr_sum_blocks(n);
 
 #pragma omp parallel for num_threads(dev->threads)
     for (int64_t b = 0; b < blocks; b++) {
@@ -58,7 +62,7 @@ void GR_CPU(sum_squares)(struct gr_device *dev, gr_tensor out, gr_tensor x)
         partial[b] = 0;
         for (int64_t i = b * block; i < end; i += GR_CHUNK)
             partial[b] +=
-                gr_sum_squares_f32((const float *)x.data + i, gr_smaller(GR_CHUNK, end - i));
+                chunk_squares((const float *)x.data + i, gr_smaller(GR_CHUNK, end - i), scale);
     }
     for (int64_t b = 0; b < blocks; b++)
         sum += partial[b];
@@ -88,20 +92,6 @@ static struct piece piece_at(const struct pieces *p, int64_t index)
     int64_t begin = index % p->per_row * GR_CHUNK;
 
     return (struct piece){index / p->per_row, begin, gr_smaller(GR_CHUNK, p->columns - begin)};
-}
-
-void GR_CPU(scale)(struct gr_device *dev, gr_tensor x, float factor)
-{
-    struct pieces pieces = cut(x, gr_tensor_is_contiguous(x));
-
-#pragma omp parallel for num_threads(dev->threads)
-    for (int64_t k = 0; k < pieces.count; k++) {
-        struct piece piece = piece_at(&pieces, k);
-        float *to = gr_row_f32(x, piece.row) + piece.begin;
-
-        for (int64_t i = 0; i < piece.size; i++)
-            to[i] *= factor;
-    }
 }
 
 void GR_CPU(add)(struct gr_device *dev, gr_tensor y, gr_tensor a, gr_tensor b)
@@ -148,4 +138,10 @@ void GR_CPU(copy)(struct gr_device *dev, gr_tensor y, gr_tensor x)
         gr_store_run(y, piece.row, piece.begin, piece.size,
                      gr_load_run(x, piece.row, piece.begin, piece.size, wide));
     }
+}
+
+void GR_CPU(copy_pairs)(struct gr_device *dev, const struct gr_copy_pair *pair, int64_t pairs)
+{
+    for (int64_t i = 0; i < pairs; i++)
+        GR_CPU(copy)(dev, pair[i].y, pair[i].x);
 }

@@ -1,11 +1,11 @@
 /* The language-model head with its cross-entropy, and bare logits.
  *
- * Supervised rows are gathered 256 at a time; their logits, later dlogits, are the largest thing in
- * the workspace.  Within such a chunk the work is cut into fixed tiles: blocks of the vocabulary
- * for the logits, single rows for the softmax, rows x columns for dh, whose sum over the vocabulary
- * is one sequential product per tile. */
+ * Supervised rows are gathered and packed 256 at a time; their logits, later dlogits, are the
+ * largest thing in the workspace.  Within such a chunk the work is cut into tasks: blocks of the
+ * vocabulary for the logits, single rows for the softmax, rows x columns for dh, whose sum over the
+ * vocabulary is one sequential product. */
 #include "kernels/cpu/cpu.h"
-#include "kernels/cpu/product.h"
+#include "kernels/cpu/gemm.h"
 #include "kernels/cpu/softmax.h"
 #include "kernels/cpu/stored.h"
 #include "kernels/cpu/tiles.h"
@@ -16,33 +16,52 @@
 
 enum {
     CHUNK_ROWS = 256,
-    VOCAB_BLOCK = 480, /* logits of a task; a multiple of the 48 columns of oneDNN's kernel */
-    DH_ROWS = 128,
-    DH_COLUMNS = 96
+    GATHER_ROWS = 32,
+    VOCAB_BLOCK = 480, /* logits of a task: whole panels of every instruction set */
+    DH_ROWS = 256,     /* of a task of dh, at most: it packs a block of the weights */
+    DH_COLUMNS = 192,
+    TASKS_PER_THREAD = 2 /* at least */
 };
+_Static_assert(VOCAB_BLOCK % GR_RIGHT_COLUMNS == 0, "blocks are whole panels");
 
-/* The workspace: h's rows of a chunk, later their dh, the logits, and each thread's pieces. */
+/* The workspace: h's rows of a chunk (later their dh), the same packed, the logits, and each
+ * thread's room. */
 static gr_tensor gathered_of(struct gr_device *dev, int64_t rows, int64_t hidden)
 {
     return gr_tensor_2d(dev->workspace, GR_F32, rows, hidden);
 }
 
-static gr_tensor logits_of(struct gr_device *dev, int64_t rows, int64_t hidden, int64_t vocab)
+static int64_t packed_words(int64_t hidden)
 {
-    return gr_tensor_2d((float *)dev->workspace + CHUNK_ROWS * hidden, GR_F32, rows, vocab);
+    return gr_left_words_most(CHUNK_ROWS, hidden, 1);
 }
 
-static struct gr_pieces pieces_of(struct gr_device *dev, gr_tensor weight)
+static struct gr_left packed_of(struct gr_device *dev, int64_t rows, gr_tensor h)
 {
-    float *all = (float *)dev->workspace + CHUNK_ROWS * (weight.dim[0] + weight.dim[1]);
+    int64_t hidden = h.dim[1];
 
-    all += 2 * (int64_t)omp_get_thread_num() * GR_PIECE_FLOATS;
-    return (struct gr_pieces){all, all + GR_PIECE_FLOATS};
+    return gr_left_at((uint32_t *)dev->workspace + CHUNK_ROWS * hidden, rows, hidden,
+                      gr_packs_pairs(h.dtype));
+}
+
+static gr_tensor logits_of(struct gr_device *dev, int64_t rows, int64_t hidden, int64_t vocab)
+{
+    return gr_tensor_2d((float *)dev->workspace + CHUNK_ROWS * hidden + packed_words(hidden),
+                        GR_F32, rows, vocab);
+}
+
+static struct gr_gemm_room room_of(struct gr_device *dev, gr_tensor weight)
+{
+    int64_t vocab = weight.dim[0], hidden = weight.dim[1];
+    float *all = (float *)dev->workspace + CHUNK_ROWS * (vocab + hidden) + packed_words(hidden);
+
+    return gr_gemm_room_at(dev, all + omp_get_thread_num() * gr_gemm_room_words());
 }
 
 int64_t GR_CPU(head_loss_workspace_bytes)(struct gr_device *dev, int64_t hidden, int64_t vocab)
 {
-    return (CHUNK_ROWS * (hidden + vocab) + 2 * (int64_t)dev->threads * GR_PIECE_FLOATS) *
+    return (CHUNK_ROWS * (hidden + vocab) + packed_words(hidden) +
+            (int64_t)dev->threads * gr_gemm_room_words()) *
            (int64_t)sizeof(float);
 }
 
@@ -66,33 +85,59 @@ static bool indices_fit(struct gr_device *dev, const char *op, gr_tensor rows, i
     return dev->failure.status == GR_OK;
 }
 
-/* gathered[i] <- h[row[i]], zeros for padding; inside a parallel region */
-static void gather(gr_tensor gathered, gr_tensor h, const int32_t *row)
+/* gathered[i] <- h[row[i]], zeros for padding; packed likewise; inside a parallel region */
+static void gather(struct gr_left packed, gr_tensor gathered, gr_tensor h, const int32_t *row)
 {
 #pragma omp for schedule(static)
-    for (int64_t i = 0; i < gathered.dim[0]; i++) {
-        float *to = gr_row_f32(gathered, i);
+    for (int64_t begin = 0; begin < gathered.dim[0]; begin += GATHER_ROWS) {
+        int64_t end = gr_smaller(gathered.dim[0], begin + GATHER_ROWS);
 
-        if (row[i] < 0)
-            memset(to, 0, (size_t)h.dim[1] * sizeof *to);
-        else
-            gr_store_run(gathered, i, 0, h.dim[1], gr_load_run(h, row[i], 0, h.dim[1], to));
+        for (int64_t i = begin; i < end; i++) {
+            float *to = gr_row_f32(gathered, i);
+
+            if (row[i] < 0)
+                memset(to, 0, (size_t)h.dim[1] * sizeof *to);
+            else
+                gr_store_run(gathered, i, 0, h.dim[1], gr_load_run(h, row[i], 0, h.dim[1], to));
+        }
+        GR_CPU(pack_left)
+        (packed.words + begin * packed.depth,
+         (struct gr_operand){gr_tensor_rows(gathered, begin, end), false}, packed.pairs);
     }
 }
 
-/* logits <- gathered W^T; inside a parallel region */
-static void make_logits(struct gr_device *dev, gr_tensor logits, gr_tensor gathered,
-                        gr_tensor weight)
+/* Weights of a block of logits; none behind the last. */
+static struct gr_operand block_weights(gr_tensor weight, int64_t block)
+{
+    int64_t begin = block * VOCAB_BLOCK, vocab = weight.dim[0];
+
+    if (begin >= vocab)
+        return (struct gr_operand){0};
+    return (struct gr_operand){
+        gr_tensor_rows(weight, begin, gr_smaller(vocab, begin + VOCAB_BLOCK)), true};
+}
+
+/* logits <- gathered W^T; is_alone: its row is the only one listed, as of a token being generated;
+ * inside a parallel region */
+static void make_logits(struct gr_device *dev, gr_tensor logits, struct gr_left packed,
+                        gr_tensor gathered, gr_tensor weight, bool is_alone)
 {
     int64_t vocab = weight.dim[0];
 
 #pragma omp for schedule(dynamic)
     for (int64_t b = 0; b < gr_pieces(vocab, VOCAB_BLOCK); b++) {
-        int64_t begin = b * VOCAB_BLOCK, end = gr_smaller(vocab, begin + VOCAB_BLOCK);
+        struct gr_operand w = block_weights(weight, b);
+        int64_t begin = b * VOCAB_BLOCK;
+        gr_tensor block = gr_tensor_columns(logits, begin, begin + w.t.dim[0]);
+        struct gr_gemm_room room = room_of(dev, weight);
 
-        GR_CPU(product_nt)
-        (gr_tensor_columns(logits, begin, end), gathered, gr_tensor_rows(weight, begin, end), 1.0f,
-         0.0f, pieces_of(dev, weight));
+        if (is_alone) {
+            GR_CPU(product_row)
+            (block, GR_OVERWRITE, 1.0f, gathered, w.t, room);
+        } else {
+            room.next = block_weights(weight, b + dev->threads);
+            GR_CPU(multiply)(block, GR_OVERWRITE, 1.0f, packed, w, room);
+        }
     }
 }
 
@@ -113,21 +158,33 @@ static double cross_entropy(float *x, int64_t n, int32_t target, bool gradient)
     return log(sum) + ((double)shift - (double)wanted);
 }
 
+/* How high the tiles of dh are that give every thread enough: bits do not depend on it. */
+static int64_t dh_height(const struct gr_device *dev, int64_t rows, int64_t blocks)
+{
+    int64_t height = DH_ROWS;
+
+    while (height > GR_ROW_MULTIPLE &&
+           gr_pieces(rows, height) * blocks < (int64_t)dev->threads * TASKS_PER_THREAD)
+        height /= 2;
+    return height;
+}
+
 /* dh <- dlogits W for the listed rows; `sum` is scratch; inside a parallel region */
 static void make_dh(struct gr_device *dev, gr_tensor dh, gr_tensor sum, gr_tensor dlogits,
                     gr_tensor weight, const int32_t *row)
 {
     int64_t hidden = weight.dim[1], blocks = gr_pieces(hidden, DH_COLUMNS);
+    int64_t height = dh_height(dev, sum.dim[0], blocks);
 
 #pragma omp for schedule(dynamic)
-    for (int64_t t = 0; t < gr_pieces(sum.dim[0], DH_ROWS) * blocks; t++) {
-        int64_t top = t / blocks * DH_ROWS, bottom = gr_smaller(sum.dim[0], top + DH_ROWS);
+    for (int64_t t = 0; t < gr_pieces(sum.dim[0], height) * blocks; t++) {
+        int64_t top = t / blocks * height, bottom = gr_smaller(sum.dim[0], top + height);
         int64_t begin = t % blocks * DH_COLUMNS, end = gr_smaller(hidden, begin + DH_COLUMNS);
         gr_tensor tile = gr_tensor_columns(gr_tensor_rows(sum, top, bottom), begin, end);
 
-        GR_CPU(product_nn)
-        (tile, gr_tensor_rows(dlogits, top, bottom), gr_tensor_columns(weight, begin, end), 1.0f,
-         0.0f, pieces_of(dev, weight));
+        gr_product_nn(tile, GR_OVERWRITE, 1.0f, gr_tensor_rows(dlogits, top, bottom),
+                      gr_tensor_columns(weight, begin, end), gr_packs_pairs(dh.dtype),
+                      room_of(dev, weight));
         for (int64_t i = top; i < bottom; i++)
             if (row[i] >= 0)
                 gr_store_run(dh, row[i], begin, end - begin, gr_row_f32(sum, i) + begin);
@@ -143,11 +200,12 @@ static void chunk_loss(struct gr_device *dev, const struct gr_head_loss *a, int6
     double *loss = (double *)a->row_loss.data + begin;
     int64_t rows = end - begin, hidden = a->h.dim[1], vocab = a->weight.dim[0];
     gr_tensor gathered = gathered_of(dev, rows, hidden);
+    struct gr_left packed = packed_of(dev, rows, a->h);
     gr_tensor logits = logits_of(dev, rows, hidden, vocab);
     bool gradient = !gr_tensor_is_none(a->dh);
 
-    gather(gathered, a->h, row);
-    make_logits(dev, logits, gathered, a->weight);
+    gather(packed, gathered, a->h, row);
+    make_logits(dev, logits, packed, gathered, a->weight, a->rows.dim[0] == 1);
 #pragma omp for schedule(dynamic)
     for (int64_t i = 0; i < rows; i++) {
         loss[i] = 0.0;
@@ -188,8 +246,9 @@ void GR_CPU(head_logits)(struct gr_device *dev, gr_tensor logits, gr_tensor h, g
     for (int64_t begin = 0; begin < s; begin += CHUNK_ROWS) {
         int64_t end = gr_smaller(s, begin + CHUNK_ROWS);
         gr_tensor gathered = gathered_of(dev, end - begin, h.dim[1]);
+        struct gr_left packed = packed_of(dev, end - begin, h);
 
-        gather(gathered, h, (const int32_t *)rows.data + begin);
-        make_logits(dev, gr_tensor_rows(logits, begin, end), gathered, weight);
+        gather(packed, gathered, h, (const int32_t *)rows.data + begin);
+        make_logits(dev, gr_tensor_rows(logits, begin, end), packed, gathered, weight, s == 1);
     }
 }

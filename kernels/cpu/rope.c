@@ -2,17 +2,17 @@
  * rounded, as Hugging Face computes it. */
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/stored.h"
-#include "kernels/cpu/tiles.h"
 
 /* (a, b) <- (a*cos - b*sin, b*cos + a*sin) */
-static void rotate(float *a, float *b, const float *cos, const float *sin, float sign, int64_t half)
+GR_ROWS rotate(void *a, void *b, const float *cos, const float *sin, float sign, int64_t half,
+               const enum gr_dtype dtype)
 {
 #pragma omp simd
     for (int64_t i = 0; i < half; i++) {
-        float a_i = a[i], b_i = b[i], s = sign * sin[i];
+        float a_i = gr_get(a, i, dtype), b_i = gr_get(b, i, dtype), s = sign * sin[i];
 
-        a[i] = a_i * cos[i] - b_i * s;
-        b[i] = b_i * cos[i] + a_i * s;
+        gr_put(a, i, a_i * cos[i] - b_i * s, dtype);
+        gr_put(b, i, b_i * cos[i] + a_i * s, dtype);
     }
 }
 
@@ -20,7 +20,7 @@ void GR_CPU(rope)(struct gr_device *dev, gr_tensor x, gr_tensor cos, gr_tensor s
                   gr_tensor positions, int direction)
 {
     const int32_t *position = positions.data;
-    int64_t half = x.dim[2] / 2;
+    int64_t width = x.dim[2], half = width / 2;
 
     for (int64_t n = 0; n < x.dim[0]; n++)
         if (position[n] < 0 || position[n] >= cos.dim[0]) {
@@ -33,15 +33,7 @@ void GR_CPU(rope)(struct gr_device *dev, gr_tensor x, gr_tensor cos, gr_tensor s
 #pragma omp parallel for num_threads(dev->threads)
     for (int64_t n = 0; n < x.dim[0]; n++)
         for (int64_t h = 0; h < x.dim[1]; h++)
-            for (int64_t i = 0; i < half; i += GR_RUN) {
-                int64_t count = gr_smaller(GR_RUN, half - i), at = h * x.dim[2] + i;
-                float scratch[2][GR_RUN];
-                float *a = gr_load_run(x, n, at, count, scratch[0]);
-                float *b = gr_load_run(x, n, at + half, count, scratch[1]);
-
-                rotate(a, b, gr_row_f32(cos, position[n]) + i, gr_row_f32(sin, position[n]) + i,
-                       (float)direction, count);
-                gr_store_run(x, n, at, count, a);
-                gr_store_run(x, n, at + half, count, b);
-            }
+            GR_ROWS_OF(x.dtype, rotate, gr_element(x, n, h * width),
+                       gr_element(x, n, h * width + half), gr_row_f32(cos, position[n]),
+                       gr_row_f32(sin, position[n]), (float)direction, half);
 }

@@ -4,9 +4,8 @@
 #ifndef GR_CPU_ROWS_H
 #define GR_CPU_ROWS_H
 
+#include "kernels/sum_order.h"
 #include "kernels/tensor.h"
-
-enum { GR_LANES = 16, GR_CHUNK = 4096 /* elements of a flat buffer a thread takes at a time */ };
 
 static inline float *gr_row_f32(gr_tensor t, int64_t row)
 {

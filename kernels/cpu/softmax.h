@@ -8,15 +8,16 @@
 /* The largest element; NaN is passed over (the sum of the exponentials has it). */
 static inline float gr_largest_f32(const float *x, int64_t n)
 {
-    float lane[GR_LANES], most = -INFINITY;
+    enum { LANES = 4 * GR_LANES }; /* a comparison waits for the one before it in its lane */
+    float lane[LANES], most = -INFINITY;
     int64_t i = 0;
 
-    for (int j = 0; j < GR_LANES; j++)
+    for (int j = 0; j < LANES; j++)
         lane[j] = -INFINITY;
-    for (; i + GR_LANES <= n; i += GR_LANES)
-        for (int j = 0; j < GR_LANES; j++)
+    for (; i + LANES <= n; i += LANES)
+        for (int j = 0; j < LANES; j++)
             lane[j] = x[i + j] > lane[j] ? x[i + j] : lane[j];
-    for (int j = 0; j < GR_LANES; j++)
+    for (int j = 0; j < LANES; j++)
         most = lane[j] > most ? lane[j] : most;
     for (; i < n; i++)
         most = x[i] > most ? x[i] : most;

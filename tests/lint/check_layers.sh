@@ -12,6 +12,7 @@ may_include()
     case $1 in
     tests/* | bench/*) true ;;
     kernels/base/*) [[ $2 == kernels/base/* ]] ;;
+    kernels/cuda/cuda.h) [[ $2 == kernels/* || $2 == emu.h ]] ;; # in CUDA's place, of the tests
     kernels/*) [[ $2 == kernels/* ]] ;;
     *)
         [[ $2 != kernels/cpu/* && $2 != kernels/cuda/* && $2 != kernels/backend.h ]] || return 1
@@ -44,8 +45,8 @@ only_in()
 }
 only_in 'kernels/base/env\.c' '\b(secure_)?getenv *\(' 'only kernels/base/env.c reads the environment' \
     "${products[@]}"
-only_in 'kernels/cpu/matmul\.c' '^ *# *include.*dnnl' 'only kernels/cpu/matmul.c calls oneDNN' \
+only_in 'kernels/cpu/vector\.h' '^ *# *include.*immintrin' 'only kernels/cpu/vector.h has intrinsics' \
     "${products[@]}"
-only_in '(kernels/cuda|tests/emu)/[^:]*' '^ *# *(el)?if.*CUDA' 'no #if for CUDA outside kernels/cuda/' \
+only_in '(kernels/cuda[/_]|tests/emu/)[^:]*' '^ *# *(el)?if.*CUDA' 'no #if for CUDA outside kernels/cuda/' \
     "${sources[@]}"
 lint_end

@@ -26,7 +26,7 @@ struct play {
     int64_t last_step, save_every, save_total_limit;
     int extra_saves; /* per 1,000 steps: signals, and the cadence by seconds */
     int64_t step_ns;
-    double retry_deadline_s;
+    double patience_s;
     char run_hash[GR_SHA256_HEX_BYTES];
     int64_t jobs, damages_left;
     int64_t final_node; /* found by the last trainer */
@@ -70,7 +70,7 @@ static struct gr_state_options options_of(const struct play *play, struct sim_pr
         .pid = 1,
         .world_size = 1,
         .save_total_limit = play->save_total_limit,
-        .retry_deadline_s = play->retry_deadline_s,
+        .patience_s = play->patience_s,
         .clock = {.unix_s = clock_unix_s,
                   .monotonic_s = clock_unix_s,
                   .sleep_s = clock_sleep_s,
@@ -464,7 +464,7 @@ static void draw(struct play *play)
     play->extra_saves = (int)ANY_OF(w, 0, 50, 400);
     play->save_total_limit = GR_STATE_LIMIT_LEAST + sim_random(w, 3);
     play->step_ns = ANY_OF(w, SIM_SECOND, 10 * SIM_SECOND, SIM_MINUTE);
-    play->retry_deadline_s = (double)ANY_OF(w, 5, 60, 600);
+    play->patience_s = (double)ANY_OF(w, 5, 60, 600);
     play->damages_left = sim_chance(w, 200) ? DAMAGES : 0;
     play->final_node = SIM_NO_NODE;
 }

@@ -6,9 +6,8 @@
 #include "kernels/base/alloc.h"
 #include "kernels/base/clock.h"
 #include "kernels/base/log.h"
+#include "kernels/base/thread.h"
 
-#include <pthread.h>
-#include <signal.h>
 #include <string.h>
 
 enum { QUEUE_LENGTH = 256, MAX_SINKS = 8 };
@@ -111,25 +110,19 @@ static void *run(void *argument)
 gr_status gr_events_create(struct gr_events **events)
 {
     struct gr_events *e = GR_NEW(struct gr_events);
-    sigset_t all, before;
-    int code;
+    gr_status status;
 
     pthread_mutex_init(&e->lock, NULL);
     pthread_cond_init(&e->work, NULL);
     pthread_cond_init(&e->done, NULL);
     *events = e;
-    /* Signals are the main thread's: this one inherits a mask that lets none through. */
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    code = pthread_create(&e->thread, NULL, run, e);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    e->is_running = code == 0;
-    if (code == 0)
-        return GR_OK;
-    gr_events_destroy(e);
-    *events = NULL;
-    return gr_fail(GR_ERR_DEVICE, "events", "allow the job more threads (ulimit -u)",
-                   "a thread cannot be started (%s)", strerror(code));
+    status = gr_thread_start(&e->thread, run, e, "events");
+    e->is_running = status == GR_OK;
+    if (status != GR_OK) {
+        gr_events_destroy(e);
+        *events = NULL;
+    }
+    return status;
 }
 
 void gr_events_add_sink(struct gr_events *events, struct gr_sink *sink)

@@ -4,6 +4,7 @@
 #ifndef GR_TRAINER_EVENTS_H
 #define GR_TRAINER_EVENTS_H
 
+#include "kernels/base/buffer.h"
 #include "kernels/base/status.h"
 
 #include <stdint.h>
@@ -17,7 +18,17 @@
     X(grad_norm, "grad_norm", "%.3g", "")                                                          \
     X(tokens_per_s, "", "%.0f", "tokens/s")                                                        \
     X(step_time_ms, "", NULL, "ms")                                                                \
-    X(supervised_tokens, "", NULL, "tokens")
+    X(supervised_tokens, "", NULL, "tokens")                                                       \
+    /* of a start: what is trained on what, by whom */                                             \
+    X(train_documents, "", NULL, "documents")                                                      \
+    X(train_tokens, "", NULL, "tokens")                                                            \
+    X(train_supervised_tokens, "", NULL, "tokens")                                                 \
+    X(eval_documents, "", NULL, "documents")                                                       \
+    X(eval_tokens, "", NULL, "tokens")                                                             \
+    X(eval_supervised_tokens, "", NULL, "tokens")                                                  \
+    X(trained_parameters, "", NULL, "parameters")                                                  \
+    X(ranks, "", NULL, "processes")                                                                \
+    X(threads, "", NULL, "threads")
 
 enum gr_metric {
 #define X(name, label, format, unit) GR_METRIC_##name,
@@ -31,7 +42,7 @@ struct gr_metric_info {
 extern const struct gr_metric_info gr_metric_table[GR_METRIC_COUNT];
 
 enum gr_event_kind {
-    GR_EVENT_BEGIN, /* total_steps is known */
+    GR_EVENT_BEGIN, /* total_steps is known; metrics of the start */
     GR_EVENT_STEP,  /* metrics of a training step */
     GR_EVENT_EVAL,  /* metrics of an evaluation */
     GR_EVENT_END    /* the run is over */
@@ -40,7 +51,7 @@ struct gr_event {
     enum gr_event_kind kind;
     int trial; /* 0 in an ordinary run */
     int64_t step, total_steps;
-    int64_t term;  /* number of this start of the run, 1 for now */
+    int64_t term;  /* number of this start of the run */
     double epoch;  /* 1.5: in the middle of the second */
     double unix_s; /* filled by gr_events_emit */
     bool has[GR_METRIC_COUNT];
@@ -65,7 +76,7 @@ struct gr_sink {
 
 struct gr_events;
 
-/* The queue and its thread start here. */
+/* The queue and its thread start here.  Errors: ERR_DEVICE (no thread to be had). */
 gr_status gr_events_create(struct gr_events **events);
 /* Takes the sink over.  Before the first emit. */
 void gr_events_add_sink(struct gr_events *events, struct gr_sink *sink);
@@ -76,10 +87,13 @@ void gr_events_flush(struct gr_events *events);
 int64_t gr_events_dropped(struct gr_events *events); /* events no sink saw */
 void gr_events_destroy(struct gr_events *events);    /* flushes, joins, destroys the sinks */
 
-/* On stderr: a progress bar where `is_terminal` says that it is one (and TERM is not "dumb"), plain
- * lines elsewhere. */
-struct gr_sink *gr_sink_terminal_create(bool is_terminal);
+/* On stderr: a progress bar where that is seen on a terminal (whose descriptor tells its width;
+ * TERM is not "dumb"), plain lines where it is not (-1). */
+struct gr_sink *gr_sink_terminal_create(int terminal);
 /* One JSON object per event, appended to `path`.  Errors: ERR_USAGE (cannot be created). */
 gr_status gr_sink_jsonl_create(struct gr_sink **sink, const char *path);
+/* Appends to `kept` the lines of such a file (text; NULL: none) that stand where the run goes on
+ * from `step`: whole ones up to it, but not those of a fenced writer, behind a later term's. */
+void gr_jsonl_keep(struct gr_buffer *kept, const char *lines, int64_t step);
 
 #endif

@@ -2,6 +2,7 @@
  * buffer, so a reader never sees half of one and a killed run keeps all lines before; flush adds
  * fsync. */
 #include "kernels/base/alloc.h"
+#include "kernels/base/files.h"
 #include "trainer/events/events.h"
 
 #include <errno.h>
@@ -20,7 +21,7 @@ struct jsonl {
     struct gr_sink sink;
     int file;
     char *path;
-    char line[1024]; /* twice what all members of an event need */
+    char line[2048]; /* twice what all members of an event need */
     size_t length;
 };
 
@@ -54,21 +55,13 @@ static void add_number(struct jsonl *jsonl, const char *name, double value)
     add(jsonl, ",\"%s\":%s", name, text);
 }
 
-static gr_status write_all(struct jsonl *jsonl)
+static gr_status write_line(struct jsonl *jsonl)
 {
-    size_t done = 0;
+    int error = gr_write_all(jsonl->file, jsonl->line, (int64_t)jsonl->length);
 
-    while (done < jsonl->length) {
-        ssize_t count = write(jsonl->file, jsonl->line + done, jsonl->length - done);
-
-        if (count < 0 && errno == EINTR)
-            continue;
-        if (count < 0)
-            return gr_fail(GR_ERR_RETRY, jsonl->path, hint, "cannot be written (%s)",
-                           strerror(errno));
-        done += (size_t)count;
-    }
-    return GR_OK;
+    return error == 0 ? GR_OK
+                      : gr_fail(GR_ERR_RETRY, jsonl->path, hint, "cannot be written (%s)",
+                                strerror(error));
 }
 
 static gr_status jsonl_write(struct gr_sink *sink, const struct gr_event *event)
@@ -92,7 +85,7 @@ static gr_status jsonl_write(struct gr_sink *sink, const struct gr_event *event)
             add_number(jsonl, gr_metric_table[metric].name, event->value[metric]);
     }
     add(jsonl, "}\n");
-    return write_all(jsonl);
+    return write_line(jsonl);
 }
 
 static gr_status jsonl_flush(struct gr_sink *sink)
@@ -133,4 +126,28 @@ gr_status gr_sink_jsonl_create(struct gr_sink **sink, const char *path)
     jsonl->path = gr_strdup(path);
     *sink = &jsonl->sink;
     return GR_OK;
+}
+
+/* The number behind `key`, which is "\"name\":"; -1: the line has none. */
+static int64_t number_of(const char *line, const char *end, const char *key)
+{
+    const char *at = memmem(line, (size_t)(end - line), key, strlen(key));
+
+    return at == NULL ? -1 : strtoll(at + strlen(key), NULL, 10);
+}
+
+void gr_jsonl_keep(struct gr_buffer *kept, const char *lines, int64_t step)
+{
+    const char *line = lines, *end = NULL;
+    int64_t newest_term = -1;
+
+    while (line != NULL && (end = strchr(line, '\n')) != NULL) {
+        int64_t term = number_of(line, end, "\"term\":");
+        int64_t line_step = number_of(line, end, "\"step\":");
+
+        if (line_step >= 0 && line_step <= step && term >= newest_term)
+            gr_buffer_add(kept, line, (size_t)(end + 1 - line));
+        newest_term = term > newest_term ? term : newest_term;
+        line = end + 1;
+    }
 }

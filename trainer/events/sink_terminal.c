@@ -2,6 +2,7 @@
  * plain line per event.  Evaluations stay above the bar.  The bar steps aside for messages
  * (base/log.h); both sides hold stderr's lock while they write. */
 #include "kernels/base/alloc.h"
+#include "kernels/base/duration.h"
 #include "kernels/base/env.h"
 #include "kernels/base/log.h"
 #include "trainer/events/events.h"
@@ -9,11 +10,12 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-enum { MIN_CELLS = 16, MAX_CELLS = 40, GAP = 2 };
+enum { MIN_CELLS = 12, MAX_CELLS = 40, GAP = 2 };
 
 enum style { PLAIN, DIM, GREEN };
 static const char *const style_codes[] = {[PLAIN] = "", [DIM] = "\x1b[2m", [GREEN] = "\x1b[32m"};
@@ -25,15 +27,19 @@ struct cells {
 };
 static const struct cells cells_utf8 = {"━", "╺", "━"}, cells_ascii = {"=", ">", "-"};
 
+enum { FIELD_STEP, FIELD_LOSS, FIELD_RATE, FIELD_SPEED, FIELD_TIME, FIELD_COUNT };
+
 struct terminal {
     struct gr_sink sink;
+    int fd; /* its width is asked; -1: none */
     bool has_bar, has_colour;
     const struct cells *cells;
-    struct gr_event event; /* last of the training, for a redraw */
-    double begin_s;        /* this start of the run: when, */
-    int64_t begin_step;    /* and after which step */
-    bool is_begun;         /* there is an event to draw, and a bar wanted */
-    bool is_drawn;         /* the bar is on the terminal */
+    struct gr_event event;  /* last of the training, for a redraw */
+    double begin_s;         /* this start of the run: when, */
+    int64_t begin_step;     /* and after which step */
+    bool is_begun;          /* begin_s and begin_step are known; a bar has an event to draw */
+    bool is_drawn;          /* the bar is on the terminal */
+    int width[FIELD_COUNT]; /* of the widest value so far: what follows it must not jump about */
     size_t length;
     char line[2048]; /* twice what MAX_CELLS cells and all fields need */
 };
@@ -41,10 +47,10 @@ struct terminal {
 /* One "label value unit" of the bar. */
 struct field {
     const char *label, *unit;
-    int keep; /* on a narrow terminal the lowest goes first; 0: not there */
+    int keep;  /* on a narrow terminal the lowest goes first; 0: not there */
+    int width; /* of the value, padded on the left; negative: on the right */
     char value[32];
 };
-enum { FIELD_STEP, FIELD_LOSS, FIELD_RATE, FIELD_SPEED, FIELD_TIME, FIELD_COUNT };
 
 __attribute__((format(printf, 3, 4))) static void add(struct terminal *t, enum style style,
                                                       const char *format, ...)
@@ -71,39 +77,30 @@ static void print_line(struct terminal *t)
     t->length = 0;
 }
 
-static int terminal_columns(void)
+static int terminal_columns(const struct terminal *t)
 {
     struct winsize size = {0};
 
-    return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+    return ioctl(t->fd, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
 }
 
-/* "0:07", "12:34", "1:02:03" */
-static void format_duration(char *text, size_t size, double seconds)
-{
-    int64_t s = seconds > 0 ? (int64_t)(seconds + 0.5) : 0;
-
-    if (s < 3600)
-        snprintf(text, size, "%" PRId64 ":%02" PRId64, s / 60, s % 60);
-    else
-        snprintf(text, size, "%" PRId64 ":%02" PRId64 ":%02" PRId64, s / 3600, s / 60 % 60, s % 60);
-}
-
+/* format, unit: NULL for those of the metric. */
 static void set_metric(struct field *field, const struct gr_event *event, enum gr_metric metric,
-                       int keep)
+                       const char *format, const char *unit, int keep)
 {
     const struct gr_metric_info *info = &gr_metric_table[metric];
 
     field->label = info->label;
-    field->unit = info->unit;
+    field->unit = unit == NULL ? info->unit : unit;
     field->keep = event->has[metric] ? keep : 0;
-    snprintf(field->value, sizeof field->value, info->format, event->value[metric]);
+    snprintf(field->value, sizeof field->value, format == NULL ? info->format : format,
+             event->value[metric]);
 }
 
 /* Time left at the pace since the begin; at the end the time it took. */
-static void set_time(struct field *field, const struct terminal *t, int keep)
+static void set_time(struct field *field, const struct terminal *t, const struct gr_event *e,
+                     int keep)
 {
-    const struct gr_event *e = &t->event;
     int64_t done = e->step - t->begin_step, left = e->total_steps - e->step;
     double seconds = e->unix_s - t->begin_s;
     bool at_end = e->kind == GR_EVENT_END;
@@ -113,14 +110,15 @@ static void set_time(struct field *field, const struct terminal *t, int keep)
     field->label = at_end ? "in" : "eta";
     field->unit = "";
     field->keep = at_end || done > 0 ? keep : 0;
-    format_duration(field->value, sizeof field->value, seconds);
+    gr_duration_clock(field->value, seconds);
 }
 
 static int field_columns(const struct field *f)
 {
-    size_t label = strlen(f->label), unit = strlen(f->unit);
+    size_t label = strlen(f->label), unit = strlen(f->unit), value = strlen(f->value);
 
-    return GAP + (int)(label + (label > 0) + strlen(f->value) + (unit > 0) + unit);
+    value = value < (size_t)abs(f->width) ? (size_t)abs(f->width) : value;
+    return GAP + (int)(label + (label > 0) + value + (unit > 0) + unit);
 }
 
 static void add_field(struct terminal *t, const struct field *f)
@@ -128,7 +126,7 @@ static void add_field(struct terminal *t, const struct field *f)
     add(t, PLAIN, "%*s", GAP, "");
     if (f->label[0] != '\0')
         add(t, DIM, "%s ", f->label);
-    add(t, PLAIN, "%s", f->value);
+    add(t, PLAIN, "%*s", f->width, f->value);
     if (f->unit[0] != '\0')
         add(t, DIM, " %s", f->unit);
 }
@@ -161,17 +159,25 @@ static int fields_columns(const struct field fields[FIELD_COUNT])
 }
 
 /* Fills the fields and leaves out what the columns have no room for. */
-static void choose_fields(struct field fields[FIELD_COUNT], const struct terminal *t, int columns)
+static void choose_fields(struct field fields[FIELD_COUNT], struct terminal *t, int columns)
 {
     const struct gr_event *e = &t->event;
 
+    memset(fields, 0, FIELD_COUNT * sizeof *fields);
     fields[FIELD_STEP] = (struct field){.label = "", .unit = "", .keep = FIELD_COUNT};
     snprintf(fields[FIELD_STEP].value, sizeof fields[FIELD_STEP].value, "%" PRId64 "/%" PRId64,
              e->step, e->total_steps);
-    set_metric(&fields[FIELD_LOSS], e, GR_METRIC_train_loss, 3);
-    set_metric(&fields[FIELD_RATE], e, GR_METRIC_learning_rate, 1);
-    set_metric(&fields[FIELD_SPEED], e, GR_METRIC_tokens_per_s, 2);
-    set_time(&fields[FIELD_TIME], t, 4);
+    set_metric(&fields[FIELD_LOSS], e, GR_METRIC_train_loss, NULL, NULL, 3);
+    set_metric(&fields[FIELD_RATE], e, GR_METRIC_learning_rate, "%.2e", NULL, 1);
+    set_metric(&fields[FIELD_SPEED], e, GR_METRIC_tokens_per_s, NULL, "tok/s", 2);
+    set_time(&fields[FIELD_TIME], t, e, 4);
+    t->width[FIELD_STEP] = 2 * snprintf(NULL, 0, "%" PRId64, e->total_steps) + 1;
+    for (int i = 0; i < FIELD_COUNT; i++) {
+        int length = fields[i].keep > 0 ? (int)strlen(fields[i].value) : 0;
+
+        t->width[i] = length > t->width[i] ? length : t->width[i];
+        fields[i].width = i == FIELD_TIME ? -t->width[i] : t->width[i]; /* the last stays left */
+    }
     for (int keep = 1; keep < FIELD_COUNT; keep++) {
         for (int i = 0; i < FIELD_COUNT; i++) {
             if (fields[i].keep == keep && fields_columns(fields) + MIN_CELLS > columns)
@@ -180,12 +186,12 @@ static void choose_fields(struct field fields[FIELD_COUNT], const struct termina
     }
 }
 
-/* "━━━━━━━━━━━━╺━━━━━━━━━━━━  48/125  loss 2.1034  lr 0.00018  1523 tokens/s  eta 2:31" */
+/* "━━━━━━━━━━━━╺━━━━━━━━━━━━  48/125  loss 2.1034  lr 1.80e-04  1523 tok/s  eta 2:31" */
 static void draw_bar(void *bar)
 {
     struct terminal *t = bar;
     struct field fields[FIELD_COUNT];
-    int columns = terminal_columns() - 1; /* a full line would wrap */
+    int columns = terminal_columns(t) - 1; /* a full line would wrap */
     int room;
 
     if (!t->is_begun)
@@ -225,20 +231,28 @@ static void leave_bar(struct terminal *t)
     t->is_drawn = t->is_begun = false;
 }
 
-/* "step 10/125  loss 2.1034  lr 0.00018  grad_norm 0.53  1523 tokens/s" */
+/* "step 10/125  loss 2.1034  lr 0.00018  grad_norm 0.53  1523 tokens/s", and without a bar "eta
+ * 1:15"
+ */
 static void print_event(struct terminal *t, const struct gr_event *event)
 {
+    struct field time = {0};
+
     if (event->trial != 0)
         add(t, PLAIN, "trial %d  ", event->trial);
     add(t, PLAIN, "step %" PRId64 "/%" PRId64, event->step, event->total_steps);
     for (int metric = 0; metric < GR_METRIC_COUNT; metric++) {
-        struct field field;
+        struct field field = {0};
 
         if (!event->has[metric] || gr_metric_table[metric].format == NULL)
             continue;
-        set_metric(&field, event, metric, 1);
+        set_metric(&field, event, (enum gr_metric)metric, NULL, NULL, 1);
         add_field(t, &field);
     }
+    if (!t->has_bar && event->kind == GR_EVENT_STEP && t->is_begun)
+        set_time(&time, t, event, 1);
+    if (time.keep > 0)
+        add_field(t, &time);
     add(t, PLAIN, "\n");
     print_line(t);
 }
@@ -257,11 +271,6 @@ static void write_bar(struct terminal *t, const struct gr_event *event)
         draw_bar(t);
         return;
     }
-    if (!t->is_begun) {
-        t->begin_s = event->unix_s;
-        t->begin_step = event->step;
-        t->is_begun = true;
-    }
     if (event->kind == GR_EVENT_END) { /* keeps the last step's metrics */
         t->event.kind = GR_EVENT_END;
         t->event.unix_s = event->unix_s;
@@ -278,6 +287,11 @@ static gr_status terminal_write(struct gr_sink *sink, const struct gr_event *eve
     struct terminal *t = (struct terminal *)sink;
 
     flockfile(stderr);
+    if (!t->is_begun && event->kind != GR_EVENT_EVAL) {
+        t->begin_s = event->unix_s;
+        t->begin_step = event->step;
+        t->is_begun = true;
+    }
     if (t->has_bar)
         write_bar(t, event);
     else
@@ -316,7 +330,7 @@ static bool speaks_utf8(void)
            (strcasestr(locale, "utf-8") != NULL || strcasestr(locale, "utf8") != NULL);
 }
 
-struct gr_sink *gr_sink_terminal_create(bool is_terminal)
+struct gr_sink *gr_sink_terminal_create(int terminal)
 {
     static const struct gr_sink_ops ops = {.name = "terminal",
                                            .write = terminal_write,
@@ -326,7 +340,8 @@ struct gr_sink *gr_sink_terminal_create(bool is_terminal)
     struct terminal *t = GR_NEW(struct terminal);
 
     t->sink.ops = &ops;
-    t->has_bar = is_terminal && (term == NULL || strcmp(term, "dumb") != 0);
+    t->fd = terminal;
+    t->has_bar = terminal >= 0 && (term == NULL || strcmp(term, "dumb") != 0);
     t->has_colour = t->has_bar && gr_env(GR_ENV_NO_COLOR) == NULL;
     t->cells = speaks_utf8() ? &cells_utf8 : &cells_ascii;
     if (t->has_bar)

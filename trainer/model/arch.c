@@ -4,6 +4,7 @@
 #include "data/json.h"
 #include "data/model_files.h"
 #include "kernels/base/alloc.h"
+#include "kernels/base/buffer.h"
 
 #include <math.h>
 #include <string.h>
@@ -23,6 +24,8 @@ struct arch {
     bool window;               /* has a sliding window at all */
     double rope_theta;         /* when the config has none */
 };
+
+enum { HEAD_DIM_MOST = 1024 /* what attention has room for; models have up to 256 */ };
 
 static const struct arch archs[] = {
     {.model_type = "llama",
@@ -45,7 +48,6 @@ static const struct arch archs[] = {
      .window_switch = "use_sliding_window",
      .rope_theta = 10000.0},
 };
-static const char supported_archs[] = "one of llama, mistral, qwen2, qwen3";
 
 static const struct {
     const char *name;
@@ -292,10 +294,23 @@ static gr_status check_heads(struct gr_model_config *c, const struct arch *arch,
                        (long long)c->kv_heads, (long long)c->heads);
     if (c->head_dim == 0)
         c->head_dim = arch->head_dim > 0 ? arch->head_dim : c->hidden_size / c->heads;
-    if (c->head_dim % 2 != 0)
+    if (c->head_dim < 2 || c->head_dim % 2 != 0 || c->head_dim > HEAD_DIM_MOST)
         return gr_fail(GR_ERR_DATA, config->place, "config.json is damaged",
-                       "head_dim (found %lld, expected an even number)", (long long)c->head_dim);
+                       "head_dim (found %lld, expected an even number from 2 to %d)",
+                       (long long)c->head_dim, HEAD_DIM_MOST);
     return GR_OK;
+}
+
+static gr_status refuse_type(const char *path, const char *model_type)
+{
+    struct gr_buffer known = {0};
+
+    for (int64_t i = 0; i < GR_COUNT(archs); i++)
+        gr_buffer_add_format(&known, "%s%s", i == 0 ? "" : ", ", archs[i].model_type);
+    gr_fail(GR_ERR_DATA, path, "choose a model of one of these types",
+            "model_type (found \"%s\", expected one of %s)", model_type, known.data);
+    gr_buffer_release(&known);
+    return GR_ERR_DATA;
 }
 
 gr_status gr_model_config_load(struct gr_model_config *c, const char *directory)
@@ -313,8 +328,7 @@ gr_status gr_model_config_load(struct gr_model_config *c, const char *directory)
     GR_TRY(gr_json_text(&model_type, &config, "model_type"));
     arch = find_arch(model_type);
     if (arch == NULL)
-        GR_TRY(gr_fail(GR_ERR_DATA, path, "choose a model of one of these types",
-                       "model_type (found \"%s\", expected %s)", model_type, supported_archs));
+        GR_TRY(refuse_type(path, model_type));
     c->model_type = arch->model_type;
     c->qk_norm = arch->qk_norm;
     GR_TRY(read_sizes(c, &config));

@@ -18,6 +18,12 @@ static const char *const module_names[GR_MODULE_COUNT] = {
 #undef X
 };
 
+static const enum gr_group module_groups[GR_MODULE_COUNT] = {
+#define X(module, name, group) [GR_MODULE_##module] = GR_GROUP_##group,
+    GR_MODULE_LIST(X)
+#undef X
+};
+
 const struct gr_group_shape gr_group_shapes[GR_GROUP_COUNT] = {
     [GR_GROUP_QKV] = {GR_MODULE_Q, 3},
     [GR_GROUP_O] = {GR_MODULE_O, 1},
@@ -28,6 +34,11 @@ const struct gr_group_shape gr_group_shapes[GR_GROUP_COUNT] = {
 const char *gr_module_name(enum gr_module module)
 {
     return module_names[module];
+}
+
+enum gr_group gr_module_group(enum gr_module module)
+{
+    return module_groups[module];
 }
 
 int64_t gr_module_in(const struct gr_model_config *config, enum gr_module module)
@@ -99,7 +110,7 @@ static void release_pattern(struct gr_name_map *pattern)
     gr_free(pattern->value);
 }
 
-void gr_lora_config_copy(struct gr_lora_config *to, const struct gr_lora_config *from)
+static void copy_config(struct gr_lora_config *to, const struct gr_lora_config *from)
 {
     *to = *from;
     to->target_modules = GR_NEW_ARRAY(char *, from->target_count);
@@ -141,10 +152,10 @@ static bool is_suffix(const char *name, const char *target)
     return n == t || name[n - t - 1] == '.';
 }
 
-/* The expressions of a configuration, compiled, and which entries of its list matched. */
+/* The expressions of a configuration, compiled, and which entries of its lists were used. */
 struct matcher {
     struct gr_name_patterns target, rank, alpha;
-    bool *used;
+    bool *used, *rank_used, *alpha_used;
 };
 
 static gr_status matcher_init(struct matcher *m, const struct gr_lora_config *config)
@@ -153,6 +164,8 @@ static gr_status matcher_init(struct matcher *m, const struct gr_lora_config *co
     const char *target = config->target_regex;
 
     m->used = GR_NEW_ARRAY(bool, config->target_count);
+    m->rank_used = GR_NEW_ARRAY(bool, config->rank_pattern.count);
+    m->alpha_used = GR_NEW_ARRAY(bool, config->alpha_pattern.count);
     if (target != NULL && strcmp(target, "all-linear") == 0)
         target = ".*";
     if (target != NULL)
@@ -169,6 +182,8 @@ static void matcher_release(struct matcher *m)
     gr_name_patterns_release(&m->rank);
     gr_name_patterns_release(&m->alpha);
     gr_free(m->used);
+    gr_free(m->rank_used);
+    gr_free(m->alpha_used);
 }
 
 static bool is_target(struct matcher *m, const struct gr_lora_config *config, const char *name)
@@ -182,21 +197,24 @@ static bool is_target(struct matcher *m, const struct gr_lora_config *config, co
     return result;
 }
 
-static double value_for(const struct gr_name_patterns *patterns, const char *name, double otherwise)
+static double value_for(const struct gr_name_patterns *patterns, bool *used, const char *name,
+                        double otherwise)
 {
     int64_t i = gr_name_patterns_find(patterns, name);
 
-    return i < 0 ? otherwise : patterns->value[i];
+    if (i < 0)
+        return otherwise;
+    used[i] = true;
+    return patterns->value[i];
 }
 
 static void add_matrix(struct gr_adapter *adapter, const struct gr_model_config *model,
-                       int64_t layer, enum gr_module module, const char *name,
-                       const struct matcher *m)
+                       int64_t layer, enum gr_module module, const char *name, struct matcher *m)
 {
     const struct gr_lora_config *config = &adapter->config;
     struct gr_lora_matrix *matrix = &adapter->matrix[adapter->count];
-    double r = value_for(&m->rank, name, (double)config->r);
-    double alpha = value_for(&m->alpha, name, config->lora_alpha);
+    double r = value_for(&m->rank, m->rank_used, name, (double)config->r);
+    double alpha = value_for(&m->alpha, m->alpha_used, name, config->lora_alpha);
 
     *matrix = (struct gr_lora_matrix){.layer = (int)layer,
                                       .module = module,
@@ -228,23 +246,44 @@ static gr_status check_sizes(const struct gr_lora_config *config)
     return GR_OK;
 }
 
-static gr_status report_unmatched(const struct gr_adapter *adapter, const bool *used)
+/* A misspelt key would leave every linear as it is. */
+static gr_status report_unused(const struct gr_name_map *pattern, const bool *used, const char *key)
+{
+    for (int64_t i = 0; i < pattern->count; i++) {
+        if (!used[i])
+            return gr_fail(GR_ERR_USAGE, key,
+                           "a key is a module name like q_proj or layers.0.self_attn.q_proj, or an "
+                           "expression; of those that match, the first counts",
+                           "no adapted linear is left for a key (found \"%s\", expected one that "
+                           "matches)",
+                           pattern->key[i]);
+    }
+    return GR_OK;
+}
+
+static gr_status report_unmatched(const struct gr_adapter *adapter, const struct matcher *m)
 {
     static const char hint[] = "the linears of a layer are q_proj, k_proj, v_proj, o_proj, "
                                "gate_proj, up_proj and down_proj; all-linear takes them all";
     const struct gr_lora_config *config = &adapter->config;
 
     for (int64_t i = 0; i < config->target_count; i++) {
-        if (!used[i])
+        if (!m->used[i])
             return gr_fail(GR_ERR_USAGE, "lora.target_modules", hint,
                            "no linear of the model matches (found \"%s\", expected a module name)",
                            config->target_modules[i]);
     }
-    if (adapter->count == 0)
+    if (adapter->count == 0 && config->target_regex == NULL)
         return gr_fail(GR_ERR_USAGE, "lora.target_modules", hint,
-                       "no linear of the model matches (found %s, expected a name, an expression "
-                       "or all-linear)",
-                       config->target_regex == NULL ? "an empty list" : config->target_regex);
+                       "no linear is named (found an empty list, expected names, an expression or "
+                       "all-linear)");
+    if (adapter->count == 0)
+        return gr_fail(GR_ERR_USAGE, "lora.target_modules",
+                       "a text that is not in a list is an expression for the whole of a name like "
+                       "model.layers.0.self_attn.q_proj; write [q_proj] for all of that name",
+                       "no linear of the model matches (found the expression \"%s\", expected one "
+                       "that matches, a list of names, or all-linear)",
+                       config->target_regex);
     return GR_OK;
 }
 
@@ -257,7 +296,7 @@ gr_status gr_adapter_create(struct gr_adapter **out, const struct gr_model_confi
     char name[64];
 
     *out = NULL;
-    gr_lora_config_copy(&adapter->config, config);
+    copy_config(&adapter->config, config);
     GR_TRY(check_sizes(config));
     GR_TRY(matcher_init(&matcher, &adapter->config));
     adapter->matrix = GR_NEW_ARRAY(struct gr_lora_matrix, gr_mul(model->layers, GR_MODULE_COUNT));
@@ -272,7 +311,11 @@ gr_status gr_adapter_create(struct gr_adapter **out, const struct gr_model_confi
             add_matrix(adapter, model, layer, (enum gr_module)module, name, &matcher);
         }
     }
-    GR_TRY(report_unmatched(adapter, matcher.used));
+    GR_TRY(report_unmatched(adapter, &matcher));
+    if (config->refuses_unused) {
+        GR_TRY(report_unused(&config->rank_pattern, matcher.rank_used, "lora.rank_pattern"));
+        GR_TRY(report_unused(&config->alpha_pattern, matcher.alpha_used, "lora.alpha_pattern"));
+    }
     *out = adapter;
     adapter = NULL;
 out:

@@ -32,6 +32,7 @@ struct gr_group_shape {
 extern const struct gr_group_shape gr_group_shapes[GR_GROUP_COUNT];
 
 const char *gr_module_name(enum gr_module module); /* "self_attn.q_proj" */
+enum gr_group gr_module_group(enum gr_module module);
 int64_t gr_module_in(const struct gr_model_config *config, enum gr_module module);
 int64_t gr_module_out(const struct gr_model_config *config, enum gr_module module);
 
@@ -65,8 +66,8 @@ struct gr_lora_config {
     int64_t target_count;
     char *target_regex; /* matched whole; "all-linear": every linear but the head */
     struct gr_name_map rank_pattern, alpha_pattern;
+    bool refuses_unused; /* keys of patterns that no adapted linear takes; PEFT lets them be */
 };
-void gr_lora_config_copy(struct gr_lora_config *to, const struct gr_lora_config *from);
 void gr_lora_config_release(struct gr_lora_config *config);
 
 /* One adapted linear. */
@@ -93,7 +94,8 @@ struct gr_adapter {
 };
 
 /* Decides what is adapted.  Errors: ERR_USAGE when r < 1, when a name or the expression matches no
- * linear (naming it and what there is), when the expression is broken. */
+ * linear (naming it and what there is), when the expression is broken, when a key of a pattern is
+ * for none and config->refuses_unused. */
 gr_status gr_adapter_create(struct gr_adapter **adapter, const struct gr_model_config *model,
                             const struct gr_lora_config *config);
 void gr_adapter_destroy(struct gr_adapter *adapter);

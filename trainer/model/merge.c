@@ -6,6 +6,7 @@
 #include "data/staged_folder.h"
 #include "data/threads.h"
 #include "kernels/base/alloc.h"
+#include "kernels/base/files.h"
 #include "kernels/base/widen.h"
 
 #include <dirent.h>
@@ -147,11 +148,6 @@ out:
 
 /* ---- files ------------------------------------------------------------------------------ */
 
-static const char *name_in_folder(const char *path)
-{
-    return strrchr(path, '/') + 1;
-}
-
 static gr_status write_shard(struct merge *merge, const struct gr_safetensors *file)
 {
     gr_status status = GR_OK;
@@ -171,7 +167,7 @@ static gr_status write_shard(struct merge *merge, const struct gr_safetensors *f
         item[i].ndim = entry->ndim;
         memcpy(item[i].dim, entry->dim, sizeof item[i].dim);
     }
-    GR_TRY(gr_staged_folder_begin(merge->folder, name_in_folder(file->path)));
+    GR_TRY(gr_staged_folder_begin(merge->folder, gr_path_name(file->path)));
     gr_safetensors_write_header(&merge->bytes, item, file->count, NULL);
     GR_TRY(gr_staged_folder_write(merge->folder, merge->bytes.data, (int64_t)merge->bytes.length));
     while ((next = gr_safetensors_next(item, file->count, next)) != NULL)

@@ -3,9 +3,9 @@
  * (data/tokenizer/pattern.c) are written for Oniguruma's own. */
 #include "trainer/model/name_match.h"
 
+#include "data/tokenizer/pattern.h"
 #include "kernels/base/alloc.h"
 
-#include <oniguruma.h>
 #include <string.h>
 
 /* whole: what is compiled; shown: what the user wrote. */
@@ -19,8 +19,8 @@ static gr_status compile(struct gr_name_patterns *patterns, char *whole, const c
     int result;
 
     onig_initialize(&encoding, 1);
-    result = onig_new(&regex, begin, begin + strlen(whole), ONIG_OPTION_NONE, encoding,
-                      ONIG_SYNTAX_PYTHON, &info);
+    result = gr_onig_checked(onig_new(&regex, begin, begin + strlen(whole), ONIG_OPTION_NONE,
+                                      encoding, ONIG_SYNTAX_PYTHON, &info));
     gr_free(whole);
     if (result != ONIG_NORMAL) {
         OnigUChar reason[ONIG_MAX_ERROR_MESSAGE_LEN] = "";
@@ -69,8 +69,10 @@ int64_t gr_name_patterns_find(const struct gr_name_patterns *patterns, const cha
     int length = (int)strlen(name);
 
     for (int64_t i = 0; i < patterns->count; i++) {
-        if (onig_match(patterns->compiled[i], text, text + length, text, NULL, ONIG_OPTION_NONE) ==
-            length)
+        int matched =
+            onig_match(patterns->compiled[i], text, text + length, text, NULL, ONIG_OPTION_NONE);
+
+        if (gr_onig_checked(matched) == length)
             return i;
     }
     return -1;

@@ -457,3 +457,18 @@ out:
     gr_lora_config_release(&config);
     return status;
 }
+
+void gr_peft_hash(char hex[GR_SHA256_HEX_BYTES], const struct gr_adapter *adapter,
+                  const float *values)
+{
+    struct gr_buffer text = {0};
+
+    gr_peft_write_config(&text, adapter, "");
+    gr_sha256_hex(hex, text.data, (int64_t)text.length);
+    gr_buffer_clear(&text);
+    gr_hash_list_add(&text, "config", hex);
+    gr_sha256_hex(hex, values, adapter->elements * (int64_t)sizeof *values);
+    gr_hash_list_add(&text, "values", hex);
+    gr_sha256_hex(hex, text.data, (int64_t)text.length);
+    gr_buffer_release(&text);
+}

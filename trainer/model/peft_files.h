@@ -3,6 +3,7 @@
 #ifndef GR_TRAINER_PEFT_FILES_H
 #define GR_TRAINER_PEFT_FILES_H
 
+#include "data/hash.h"
 #include "data/safetensors.h"
 #include "trainer/model/lora.h"
 
@@ -31,5 +32,11 @@ gr_status gr_peft_copy_weights(float *values, const struct gr_adapter *adapter,
  * the caller destroys the one and frees the other, also after a failure. */
 gr_status gr_peft_read(struct gr_adapter **adapter, float **values,
                        const struct gr_model_config *model, const char *directory);
+
+/* The hash of an adapter, its settings and values: that of a list as gr_hash_list_add makes it.
+ * Whether the values come from f32, f16 or bf16, the files' names and the base's name change
+ * nothing. */
+void gr_peft_hash(char hex[GR_SHA256_HEX_BYTES], const struct gr_adapter *adapter,
+                  const float *values);
 
 #endif

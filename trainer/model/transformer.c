@@ -2,8 +2,13 @@
  *
  * Rule: activation gradients are overwritten, but for the residual stream's (dr), to which every
  * branch adds; adapter gradients are overwritten, since each micro-batch has its own.  RMSNorm
- * outputs and silu(gate)*up are recomputed in the backward: they are cheap and wide. */
+ * outputs and silu(gate)*up are recomputed in the backward, by the kernels that pass over what they
+ * are made of anyway: they are cheap and wide. */
 #include "trainer/model/transformer.h"
+
+#include "kernels/base/alloc.h"
+
+static const gr_tensor none;
 
 /* Columns of a fused buffer, as heads. */
 static gr_tensor heads(gr_tensor t, int64_t begin, int64_t count, int64_t head_dim)
@@ -14,6 +19,7 @@ static gr_tensor heads(gr_tensor t, int64_t begin, int64_t count, int64_t head_d
 struct layer_views {
     gr_tensor q_raw, k_raw; /* before the q/k norm */
     gr_tensor q, k, v;      /* (N, heads, HD) */
+    gr_tensor qk, dqk;      /* the heads of q, then those of k */
     gr_tensor dq, dk, dv;
     gr_tensor gate, up; /* (N, F) */
 };
@@ -28,6 +34,7 @@ static struct layer_views view_layer(const struct gr_pass *p, const struct gr_la
         .v = heads(a->qkv, (nh + nkv) * hd, nkv, hd),
         .q = heads(a->qk, 0, nh, hd),
         .k = heads(a->qk, nh * hd, nkv, hd),
+        .qk = heads(a->qk, 0, nh + nkv, hd),
         .gate = gr_tensor_columns(a->gate_up, 0, f),
         .up = gr_tensor_columns(a->gate_up, f, 2 * f),
     };
@@ -35,6 +42,7 @@ static struct layer_views view_layer(const struct gr_pass *p, const struct gr_la
     if (p->has_backward) {
         v.dq = heads(p->dqkv, 0, nh, hd);
         v.dk = heads(p->dqkv, nh * hd, nkv, hd);
+        v.dqk = heads(p->dqkv, 0, nh + nkv, hd);
         v.dv = heads(p->dqkv, (nh + nkv) * hd, nkv, hd);
     }
     return v;
@@ -56,6 +64,32 @@ static struct gr_attention attention_args(const struct gr_pass *p, const struct 
                                  .dq = v->dq,
                                  .dk = v->dk,
                                  .dv = v->dv};
+}
+
+int64_t gr_pass_attention_bytes(const struct gr_pass *p)
+{
+    const int64_t heads = p->model->config.heads;
+    int64_t most = 0;
+
+    for (int64_t layer = 0; layer < p->model->config.layers; layer++) {
+        const struct gr_layer_acts *a = &p->layer[layer];
+        const struct layer_views v = view_layer(p, a);
+        struct gr_attention attention = attention_args(p, a, &v, layer);
+        int64_t bytes;
+
+        if (p->has_backward)
+            attention.d_o = gr_tensor_heads(p->d_o, heads);
+        bytes = gr_attention_workspace_bytes(p->model->dev, &attention);
+        most = bytes > most ? bytes : most;
+    }
+    return most;
+}
+
+/* Of the group's weights and adapter, where the pass computes with such. */
+static gr_tensor joined_matrix(const struct gr_pass *p, int64_t layer, enum gr_group group)
+{
+    return p->is_joined ? gr_joined_weights_matrix(&p->model->joined, layer, group)
+                        : (gr_tensor){0};
 }
 
 /* One linear group of a layer with its adapters; the caller adds what the direction needs. */
@@ -81,7 +115,8 @@ static struct gr_lora_group group_args(const struct gr_pass *p, int64_t layer, e
                                   .lora = p->layer[layer].lora[group],
                                   .segments = p->segments,
                                   .segment = p->segment,
-                                  .s = p->layer[layer].s[group]};
+                                  .s = p->layer[layer].s[group],
+                                  .joined = joined_matrix(p, layer, group)};
 }
 
 static void group_forward(const struct gr_pass *p, int64_t layer, enum gr_group group, bool train,
@@ -97,18 +132,27 @@ static void group_forward(const struct gr_pass *p, int64_t layer, enum gr_group 
     gr_lora_group_forward(p->model->dev, &g);
 }
 
+/* Whether an adapter stands before this group, to which dx would lead. */
+static bool goes_on(const struct gr_pass *p, int64_t layer, enum gr_group group)
+{
+    return layer > p->lowest.layer || group > p->lowest.group;
+}
+
+/* A part of it, or all; dx is left where the backward does not go on. */
 static void group_backward(const struct gr_pass *p, int64_t layer, enum gr_group group,
-                           gr_tensor dx, gr_tensor dy, gr_tensor x)
+                           enum gr_lora_part part, gr_tensor dx, gr_tensor dy, gr_tensor x)
 {
     struct gr_linear linear[3];
     struct gr_lora_group g = group_args(p, layer, group, linear);
 
     g.train = true;
-    g.dx = dx;
+    g.part = part;
+    g.dx = goes_on(p, layer, group) ? dx : (gr_tensor){0};
     g.dy = dy;
     g.x = x;
     if (g.s.ndim != 0)
-        g.ds = gr_tensor_columns(p->ds, 0, g.s.dim[1]);
+        g.ds = p->is_joined ? gr_joined_behind(dy, g.s.dim[1])
+                            : gr_tensor_columns(p->ds, 0, g.s.dim[1]);
     gr_lora_group_backward(p->model->dev, &g);
 }
 
@@ -152,8 +196,12 @@ static void attention_forward(const struct gr_pass *p, const struct gr_attention
                       cached(p, cache->v, layer, first, end), a->scale);
 }
 
-/* y <- layer(x) */
-static void layer_forward(const struct gr_pass *p, int64_t layer, bool train, gr_tensor y)
+/* ---- a layer ---------------------------------------------------------------------------------
+ * The forward in four stages, whose results the backward needs: kept, or computed again by the very
+ * same code, and then the last product. */
+
+/* q, k, v <- rotated, normed projections of x */
+static void compute_qkv(const struct gr_pass *p, int64_t layer, bool train)
 {
     struct gr_device *d = p->model->dev;
     const struct gr_model *model = p->model;
@@ -161,9 +209,7 @@ static void layer_forward(const struct gr_pass *p, int64_t layer, bool train, gr
     const struct gr_layer_weights *w = &model->weights.layer[layer];
     const struct gr_layer_acts *a = &p->layer[layer];
     const struct layer_views v = view_layer(p, a);
-    const struct gr_attention attention = attention_args(p, a, &v, layer);
     const double eps = c->rms_norm_eps;
-    const gr_tensor none = {0};
 
     gr_rmsnorm_forward(d, p->xn, a->rstd1, a->x, w->input_norm, eps);  /* xn <- norm(x) */
     group_forward(p, layer, GR_GROUP_QKV, train, a->qkv, p->xn, none); /* qkv <- xn Wqkv' */
@@ -171,17 +217,82 @@ static void layer_forward(const struct gr_pass *p, int64_t layer, bool train, gr
         gr_rmsnorm_forward(d, v.q, a->rstd_q, v.q_raw, w->q_norm, eps); /* q <- norm(q) per head */
         gr_rmsnorm_forward(d, v.k, a->rstd_k, v.k_raw, w->k_norm, eps); /* k <- norm(k) per head */
     }
-    gr_rope(d, v.q, model->cos, model->sin, p->in.positions, +1);      /* q <- rotate(q) */
-    gr_rope(d, v.k, model->cos, model->sin, p->in.positions, +1);      /* k <- rotate(k) */
-    attention_forward(p, &attention, layer);                           /* o <- softmax(qk')v */
-    group_forward(p, layer, GR_GROUP_O, train, a->mid, a->o, a->x);    /* mid <- x + o Wo' */
-    gr_rmsnorm_forward(d, p->xn, a->rstd2, a->mid, w->post_norm, eps); /* xn <- norm(mid) */
+    gr_rope(d, v.qk, model->cos, model->sin, p->in.positions, +1); /* rotate(q), rotate(k) */
+}
+
+/* o <- softmax(qk')v */
+static void compute_attention(const struct gr_pass *p, int64_t layer, bool train)
+{
+    const struct gr_layer_acts *a = &p->layer[layer];
+    const struct layer_views v = view_layer(p, a);
+    const struct gr_attention attention = attention_args(p, a, &v, layer);
+
+    (void)train;
+    attention_forward(p, &attention, layer);
+}
+
+/* mid <- x + o Wo' */
+static void compute_mid(const struct gr_pass *p, int64_t layer, bool train)
+{
+    const struct gr_layer_acts *a = &p->layer[layer];
+
+    group_forward(p, layer, GR_GROUP_O, train, a->mid, a->o, a->x);
+}
+
+/* gate, up <- norm(mid) Wgu' */
+static void compute_gate_up(const struct gr_pass *p, int64_t layer, bool train)
+{
+    const struct gr_layer_weights *w = &p->model->weights.layer[layer];
+    const struct gr_layer_acts *a = &p->layer[layer];
+
+    gr_rmsnorm_forward(p->model->dev, p->xn, a->rstd2, a->mid, w->post_norm,
+                       p->model->config.rms_norm_eps);
     group_forward(p, layer, GR_GROUP_GATE_UP, train, a->gate_up, p->xn, none);
-    gr_swiglu_forward(d, p->ffn, v.gate, v.up);                       /* ffn <- silu(gate)*up */
+}
+
+static const struct {
+    enum gr_recompute level;
+    void (*compute)(const struct gr_pass *p, int64_t layer, bool train);
+} stages[] = {
+#define X(NAME, name, dropped_from) {dropped_from, compute_##name},
+    GR_LAYER_STAGES(X)
+#undef X
+};
+
+/* The stages whose results a layer of that level does not keep. */
+static void compute_stages(const struct gr_pass *p, int64_t layer, bool train,
+                           enum gr_recompute level)
+{
+    for (int64_t i = 0; i < GR_COUNT(stages); i++) {
+        if (level >= stages[i].level)
+            stages[i].compute(p, layer, train);
+    }
+}
+
+/* y <- layer(x) */
+static void layer_forward(const struct gr_pass *p, int64_t layer, bool train, gr_tensor y)
+{
+    const struct gr_layer_acts *a = &p->layer[layer];
+    const struct layer_views v = view_layer(p, a);
+
+    compute_stages(p, layer, train, GR_REDO_ALL);                     /* x .. gate, up */
+    gr_swiglu_forward(p->model->dev, p->ffn, v.gate, v.up);           /* ffn <- silu(gate)*up */
     group_forward(p, layer, GR_GROUP_DOWN, train, y, p->ffn, a->mid); /* y <- mid + ffn Wdown' */
 }
 
-/* dr: in dL/dy, out dL/dx (layer 0: left without the last branch, nobody needs it) */
+/* xn <- norm(x) again, the group's input;  dr += dL/dx, where the backward goes on */
+static void norm_backward(const struct gr_pass *p, int64_t layer, enum gr_group group, gr_tensor x,
+                          gr_tensor w, gr_tensor rstd)
+{
+    struct gr_device *d = p->model->dev;
+
+    if (goes_on(p, layer, group))
+        gr_rmsnorm_backward(d, p->dr, GR_ACCUMULATE, p->xn, p->dxn, x, w, rstd);
+    else
+        gr_rmsnorm_forward(d, p->xn, rstd, x, w, p->model->config.rms_norm_eps);
+}
+
+/* dr: in dL/dy, out dL/dx; left without the rest behind the lowest adapter: nobody needs it */
 static void layer_backward(const struct gr_pass *p, int64_t layer)
 {
     struct gr_device *d = p->model->dev;
@@ -191,31 +302,77 @@ static void layer_backward(const struct gr_pass *p, int64_t layer)
     const struct gr_layer_acts *a = &p->layer[layer];
     const struct layer_views v = view_layer(p, a);
     struct gr_attention attention = attention_args(p, a, &v, layer);
-    const double eps = c->rms_norm_eps;
-    const gr_tensor none = {0};
 
-    gr_swiglu_forward(d, p->ffn, v.gate, v.up);                            /* ffn again */
-    group_backward(p, layer, GR_GROUP_DOWN, p->dffn, p->dr, p->ffn);       /* dffn <- dr Wdown */
-    gr_swiglu_backward(d, v.gate, v.up, p->dffn, v.gate, v.up);            /* over gate and up */
-    gr_rmsnorm_forward(d, p->xn, a->rstd2, a->mid, w->post_norm, eps);     /* xn again */
-    group_backward(p, layer, GR_GROUP_GATE_UP, p->dxn, a->gate_up, p->xn); /* dxn <- dgu Wgu */
-    gr_rmsnorm_backward(d, p->dr, GR_ACCUMULATE, p->dxn, a->mid, w->post_norm, a->rstd2);
-    group_backward(p, layer, GR_GROUP_O, p->d_o, p->dr, a->o); /* d_o <- dr Wo */
-    attention.d_o = gr_tensor_heads(p->d_o, c->heads);
-    gr_attention_backward(d, &attention);                          /* dq, dk, dv */
-    gr_rope(d, v.dq, model->cos, model->sin, p->in.positions, -1); /* rotate back */
-    gr_rope(d, v.dk, model->cos, model->sin, p->in.positions, -1);
-    if (c->qk_norm) {
-        gr_rmsnorm_backward(d, v.dq, GR_OVERWRITE, v.dq, v.q_raw, w->q_norm, a->rstd_q);
-        gr_rmsnorm_backward(d, v.dk, GR_OVERWRITE, v.dk, v.k_raw, w->k_norm, a->rstd_k);
-    }
-    gr_rmsnorm_forward(d, p->xn, a->rstd1, a->x, w->input_norm, eps); /* xn again */
-    if (layer == 0) {
-        group_backward(p, layer, GR_GROUP_QKV, none, p->dqkv, p->xn);
+    compute_stages(p, layer, true, a->level);
+
+    /* dffn <- dr Wdown;  gate, up <- their gradients;  ffn again */
+    group_backward(p, layer, GR_GROUP_DOWN, GR_LORA_BUT_DA, p->dffn, p->dr, p->ffn);
+    if (goes_on(p, layer, GR_GROUP_DOWN))
+        gr_swiglu_backward(d, v.gate, v.up, p->ffn, p->dffn, v.gate, v.up);
+    else
+        gr_swiglu_forward(d, p->ffn, v.gate, v.up);
+    group_backward(p, layer, GR_GROUP_DOWN, GR_LORA_DA, p->dffn, p->dr, p->ffn);
+    if (!goes_on(p, layer, GR_GROUP_DOWN))
         return;
+
+    /* dxn <- dgu Wgu;  dr += through the norm;  xn again */
+    group_backward(p, layer, GR_GROUP_GATE_UP, GR_LORA_BUT_DA, p->dxn, a->gate_up, p->xn);
+    norm_backward(p, layer, GR_GROUP_GATE_UP, a->mid, w->post_norm, a->rstd2);
+    group_backward(p, layer, GR_GROUP_GATE_UP, GR_LORA_DA, p->dxn, a->gate_up, p->xn);
+    if (!goes_on(p, layer, GR_GROUP_GATE_UP))
+        return;
+
+    /* d_o <- dr Wo */
+    group_backward(p, layer, GR_GROUP_O, GR_LORA_WHOLE, p->d_o, p->dr, a->o);
+    if (!goes_on(p, layer, GR_GROUP_O))
+        return;
+    attention.d_o = gr_tensor_heads(p->d_o, c->heads);
+    gr_attention_backward(d, &attention);                           /* dq, dk, dv */
+    gr_rope(d, v.dqk, model->cos, model->sin, p->in.positions, -1); /* rotate back */
+    if (c->qk_norm) {
+        gr_rmsnorm_backward(d, v.dq, GR_OVERWRITE, none, v.dq, v.q_raw, w->q_norm, a->rstd_q);
+        gr_rmsnorm_backward(d, v.dk, GR_OVERWRITE, none, v.dk, v.k_raw, w->k_norm, a->rstd_k);
     }
-    group_backward(p, layer, GR_GROUP_QKV, p->dxn, p->dqkv, p->xn); /* dxn <- dqkv Wqkv */
-    gr_rmsnorm_backward(d, p->dr, GR_ACCUMULATE, p->dxn, a->x, w->input_norm, a->rstd1);
+
+    /* dxn <- dqkv Wqkv;  dr += through the norm;  xn again */
+    group_backward(p, layer, GR_GROUP_QKV, GR_LORA_BUT_DA, p->dxn, p->dqkv, p->xn);
+    norm_backward(p, layer, GR_GROUP_QKV, a->x, w->input_norm, a->rstd1);
+    group_backward(p, layer, GR_GROUP_QKV, GR_LORA_DA, p->dxn, p->dqkv, p->xn);
+}
+
+/* ---- inputs of layers that wait in the host's memory: each copy runs beside the layer that
+ * computes, and is waited for on the device, by what takes its place or reads it ---- */
+
+static int lane_of(int64_t layer)
+{
+    return (int)(layer % GR_STASH_LANES);
+}
+
+static bool is_away(const struct gr_pass *p, int64_t layer)
+{
+    return layer >= 0 && !gr_tensor_is_none(p->layer[layer].away);
+}
+
+/* Before the layer computes, whose output takes the place of the input of the layer before. */
+static void send_away(const struct gr_pass *p, int64_t layer)
+{
+    const struct gr_layer_acts *a = &p->layer[layer];
+
+    if (is_away(p, layer))
+        gr_device_stash_out(p->model->dev, a->away, a->x, lane_of(layer));
+    if (is_away(p, layer - 1))
+        gr_device_stash_wait(p->model->dev, lane_of(layer - 1));
+}
+
+/* Before the layer's backward: the input of the one below comes meanwhile, to a place that the
+ * layer above is done with. */
+static void bring_back(const struct gr_pass *p, int64_t layer)
+{
+    if (layer > p->lowest.layer && is_away(p, layer - 1))
+        gr_device_stash_in(p->model->dev, p->layer[layer - 1].x, p->layer[layer - 1].away,
+                           lane_of(layer - 1));
+    if (is_away(p, layer))
+        gr_device_stash_wait(p->model->dev, lane_of(layer));
 }
 
 static gr_tensor layer_output(const struct gr_pass *p, int64_t layer)
@@ -236,8 +393,10 @@ gr_status gr_pass_forward(struct gr_pass *p, bool train)
                  (long long)p->doc_count, (long long)p->cache->length, (long long)p->cache->room);
     gr_device_set_workspace(d, p->workspace, p->workspace_bytes);
     gr_embedding_forward(d, p->layer[0].x, w->embedding, p->in.ids);
-    for (int64_t layer = 0; layer < p->model->config.layers; layer++)
+    for (int64_t layer = 0; layer < p->model->config.layers; layer++) {
+        send_away(p, layer);
         layer_forward(p, layer, train, layer_output(p, layer));
+    }
     gr_rmsnorm_forward(d, p->h_final, p->rstd_final, p->x_final, w->final_norm,
                        p->model->config.rms_norm_eps);
     if (p->cache != NULL)
@@ -269,9 +428,11 @@ gr_status gr_pass_backward(struct gr_pass *p)
     struct gr_device *d = p->model->dev;
 
     /* gr_pass_loss left the gradient of h_final in dxn */
-    gr_rmsnorm_backward(d, p->dr, GR_OVERWRITE, p->dxn, p->x_final, p->model->weights.final_norm,
-                        p->rstd_final);
-    for (int64_t layer = p->model->config.layers - 1; layer >= 0; layer--)
+    gr_rmsnorm_backward(d, p->dr, GR_OVERWRITE, none, p->dxn, p->x_final,
+                        p->model->weights.final_norm, p->rstd_final);
+    for (int64_t layer = p->model->config.layers - 1; layer >= p->lowest.layer; layer--) {
+        bring_back(p, layer);
         layer_backward(p, layer);
+    }
     return gr_device_status(d);
 }

@@ -74,7 +74,7 @@ static void list_wanted(struct wanted_list *list, struct gr_weights *weights,
     }
 }
 
-int64_t gr_weights_bytes(const struct gr_model_config *config, enum gr_dtype dtype)
+int64_t gr_weights_parameters(const struct gr_model_config *config)
 {
     struct gr_weights weights = {.layer = GR_NEW_ARRAY(struct gr_layer_weights, config->layers)};
     struct wanted_list list = {0};
@@ -85,7 +85,7 @@ int64_t gr_weights_bytes(const struct gr_model_config *config, enum gr_dtype dty
         elements += gr_mul(list.item[i].rows, list.item[i].columns == 0 ? 1 : list.item[i].columns);
     gr_free(list.item);
     gr_free(weights.layer);
-    return elements * gr_dtype_bytes(dtype);
+    return elements;
 }
 
 static const char *wanted_shape(const struct wanted *w, char *text, size_t size)
@@ -255,17 +255,133 @@ gr_status gr_weights_share(struct gr_weights *weights, const struct gr_model_con
             const void *mapped; /* read-only: ops never write weights */
             void *data;
         } memory = {.mapped = gr_weights_host_data(weights->source->host, i)};
+        enum gr_dtype dtype = gr_weights_host_dtype(weights->source->host, i);
 
-        *w->tensor = w->columns == 0
-                         ? gr_tensor_1d(memory.data, sharing->dtype, w->rows)
-                         : gr_tensor_2d(memory.data, sharing->dtype, w->rows, w->columns);
-        weights->bytes += gr_tensor_count(*w->tensor) * gr_dtype_bytes(sharing->dtype);
+        *w->tensor = w->columns == 0 ? gr_tensor_1d(memory.data, dtype, w->rows)
+                                     : gr_tensor_2d(memory.data, dtype, w->rows, w->columns);
+        weights->bytes += gr_tensor_count(*w->tensor) * gr_dtype_bytes(dtype);
     }
+    weights->converted_bytes = gr_weights_host_converted_bytes(weights->source->host);
     if (config->tie_word_embeddings)
         weights->head = weights->embedding;
 out:
     gr_free(list.item);
     return status;
+}
+
+/* The weights of linears that have their place in a joined matrix. */
+static void place_joined(struct gr_weights *own, const struct gr_joined_weights *joined)
+{
+    for (int64_t layer = 0; layer < joined->layers; layer++) {
+        struct gr_layer_weights *w = &own->layer[layer];
+        gr_tensor *const weight[GR_MODULE_COUNT] = {
+            [GR_MODULE_Q] = &w->q,       [GR_MODULE_K] = &w->k,       [GR_MODULE_V] = &w->v,
+            [GR_MODULE_O] = &w->o,       [GR_MODULE_GATE] = &w->gate, [GR_MODULE_UP] = &w->up,
+            [GR_MODULE_DOWN] = &w->down,
+        };
+
+        for (int m = 0; m < GR_MODULE_COUNT; m++)
+            *weight[m] = gr_joined_weights_parts(joined, layer, (enum gr_module)m).weight;
+    }
+}
+
+/* What goes to the device is announced to the disk this far ahead, which keeps a fast one busy, and
+ * copied in pieces, so that the announcing goes on within a large tensor. */
+enum { AHEAD_BYTES = 64 << 20, PIECE_BYTES = 4 << 20 };
+
+/* The tensors of `from`, one behind the other. */
+struct weight_stream {
+    const struct gr_weights_host *host;
+    const struct wanted_list *from;
+    int64_t read;       /* bytes that have been copied */
+    int64_t announced;  /* bytes that the disk knows of */
+    int64_t tensor, at; /* where these end */
+};
+
+static int64_t wanted_bytes(const struct wanted *w)
+{
+    return gr_tensor_count(*w->tensor) * gr_dtype_bytes(w->tensor->dtype);
+}
+
+static void announce(struct weight_stream *s)
+{
+    while (s->tensor < s->from->count && s->announced < s->read + AHEAD_BYTES) {
+        int64_t rest = wanted_bytes(&s->from->item[s->tensor]) - s->at;
+        int64_t piece = rest < PIECE_BYTES ? rest : PIECE_BYTES;
+
+        gr_weights_host_expect(s->host, s->tensor, s->at, s->at + piece);
+        s->announced += piece;
+        s->at += piece;
+        if (piece == rest) {
+            s->tensor++;
+            s->at = 0;
+        }
+    }
+}
+
+static void upload_tensor(struct weight_stream *s, struct gr_device *dev, gr_tensor to,
+                          const unsigned char *from)
+{
+    int64_t row_bytes = gr_tensor_row_size(to) * gr_dtype_bytes(to.dtype);
+    int64_t most = row_bytes < PIECE_BYTES ? PIECE_BYTES / row_bytes : 1, rows = to.dim[0];
+
+    for (int64_t row = 0; row < rows; row += most) {
+        int64_t end = row + most < rows ? row + most : rows;
+
+        announce(s);
+        gr_device_upload(dev, gr_tensor_rows(to, row, end), from + row * row_bytes);
+        s->read += (end - row) * row_bytes;
+    }
+}
+
+/* The host's copies are done with: an upload has taken what it got. */
+static void forget_host(struct gr_weight_source *source)
+{
+    gr_weights_host_destroy(source->host);
+    source->host = NULL;
+    gr_model_files_close(&source->files);
+}
+
+static void upload_weights(struct gr_weights *weights, const struct wanted_list *to,
+                           const struct wanted_list *from, struct gr_device *dev)
+{
+    struct weight_stream stream = {.host = weights->source->host, .from = from};
+
+    for (int64_t i = 0; i < to->count; i++)
+        upload_tensor(&stream, dev, *to->item[i].tensor, from->item[i].tensor->data);
+    for (int64_t i = 0; i < to->count; i++)
+        *from->item[i].tensor = *to->item[i].tensor;
+    forget_host(weights->source);
+}
+
+void gr_weights_layout(struct gr_weights *weights, const struct gr_model_config *config,
+                       const struct gr_joined_weights *joined, struct gr_device *dev,
+                       struct gr_arena *arena)
+{
+    struct gr_weights own = {.layer = GR_NEW_ARRAY(struct gr_layer_weights, config->layers)};
+    struct wanted_list from = {0}, to = {0};
+
+    list_wanted(&from, weights, config);
+    list_wanted(&to, &own, config);
+    place_joined(&own, joined);
+    for (int64_t i = 0; i < to.count; i++) {
+        const struct wanted *w = &to.item[i];
+        const gr_tensor *host = from.item[i].tensor;
+
+        if (w->tensor->ndim == 0)
+            *w->tensor = w->columns == 0
+                             ? gr_arena_tensor_1d(arena, host->dtype, w->rows)
+                             : gr_arena_tensor_2d(arena, host->dtype, w->rows, w->columns);
+        GR_CHECK(w->tensor->dtype == host->dtype, "%s is %s", w->name, gr_dtype_name(host->dtype));
+    }
+    if (!gr_arena_measures(arena)) {
+        upload_weights(weights, &to, &from, dev);
+        if (config->tie_word_embeddings)
+            weights->head = weights->embedding;
+    }
+    gr_free(from.item);
+    gr_free(to.item);
+    gr_free(own.layer);
 }
 
 void gr_weights_release(struct gr_weights *weights)
@@ -288,16 +404,15 @@ gr_status gr_weights_examine(int64_t *bytes, const struct gr_model_config *confi
     struct wanted_list list = {0};
     struct gr_model_files files = {0};
     const char **name = NULL;
-    int64_t converted = 0;
+    int64_t converted = 0, mapped = 0;
     char hash[GR_SHA256_HEX_BYTES];
 
-    *bytes = gr_weights_bytes(config, sharing->dtype);
     list_wanted(&list, &shapes, config);
     name = wanted_names(&list);
     GR_TRY(gr_model_files_open(&files, directory));
     GR_TRY(check_tensors(&list, &files, config));
-    GR_TRY(gr_weights_host_measure(&converted, &files, name, list.count,
-                                   sharing->dtype)); /* for its refusals */
+    GR_TRY(gr_weights_host_measure(&converted, &mapped, &files, name, list.count, sharing->dtype));
+    *bytes = converted + mapped;
     if (reads_values)
         GR_TRY(hash_model(hash, &files, sharing));
 out:

@@ -5,6 +5,7 @@
 
 #include "kernels/ops.h"
 #include "trainer/model/arch.h"
+#include "trainer/model/joined_weights.h"
 
 /* Sizes tensors are made of (see gr_model_config): Q = NH*HD, KV = NKV*HD. */
 #define GR_SIZE_LIST(X)                                                                            \
@@ -54,13 +55,14 @@ struct gr_weights {
     GR_MODEL_TENSOR_LIST(X)
 #undef X
     struct gr_layer_weights *layer;  /* [L] */
-    int64_t bytes;                   /* of all of them, in the dtype asked for */
+    int64_t bytes;                   /* of all of them, as they are in memory */
+    int64_t converted_bytes;         /* of those that are no mapped file */
     struct gr_weight_source *source; /* keeps the mappings alive */
 };
 
 /* How the processes of one host share converted weights. */
 struct gr_weight_sharing {
-    enum gr_dtype dtype; /* F32 or BF16: what the tensors shall be */
+    enum gr_dtype dtype; /* F32 or BF16: what is computed in; matrices may be BF16 in any case */
     int local_rank, local_size;
     const char *job_key;   /* the same on every rank of the job, another in every other job */
     int threads;           /* for converting and hashing */
@@ -68,10 +70,10 @@ struct gr_weight_sharing {
     double timeout_s;      /* waiting for the other ranks of this host */
 };
 
-/* What all of them take in this dtype. */
-int64_t gr_weights_bytes(const struct gr_model_config *config, enum gr_dtype dtype);
+/* Elements of all of them. */
+int64_t gr_weights_parameters(const struct gr_model_config *config);
 
-/* Two calls load all tensors in one dtype.
+/* Two calls load all tensors.
  * load: what each rank does alone.  Missing, extra, misshapen or non-finite tensors: ERR_DATA with
  * the tensor's name, found and expected.  hash: 64 hex digits and NUL, over config.json
  * and all weight files.
@@ -82,10 +84,18 @@ gr_status gr_weights_load(struct gr_weights *weights, char hash[65],
                           const struct gr_weight_sharing *sharing);
 gr_status gr_weights_share(struct gr_weights *weights, const struct gr_model_config *config,
                            const struct gr_weight_sharing *sharing);
+/* For a device that has memory of its own: its copies of all tensors, which then take the place of
+ * the host's; those of linears that are joined go into their matrices, which are laid out already.
+ * Call it over an arena that measures, then over one with memory: the files are read in the order
+ * of the tensors, ahead of the copies to the device, and the host's memory and mappings are given
+ * back. Errors stick in the device. */
+void gr_weights_layout(struct gr_weights *weights, const struct gr_model_config *config,
+                       const struct gr_joined_weights *joined, struct gr_device *dev,
+                       struct gr_arena *arena);
 void gr_weights_release(struct gr_weights *weights);
 
 /* Whether load would succeed, without its memory: the same errors.  *bytes: what all tensors take
- * on a host, in sharing->dtype.  reads_values: also those for which every value is read (a scan
+ * on a host.  reads_values: also those for which every value is read (a scan
  * whose verdict is kept in the cache, where load finds it). */
 gr_status gr_weights_examine(int64_t *bytes, const struct gr_model_config *config,
                              const char *directory, const struct gr_weight_sharing *sharing,

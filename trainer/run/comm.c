@@ -101,16 +101,31 @@ bool gr_comm_is_broken(const struct gr_comm *comm)
     return comm != NULL && comm->failed;
 }
 
-void gr_comm_destroy(struct gr_comm *comm)
+void gr_comm_break(struct gr_comm *comm)
 {
+    comm->failed = true;
+}
+
+gr_status gr_comm_leave(struct gr_comm *comm)
+{
+    gr_status status = GR_OK;
     uint64_t nothing = 0;
 
-    if (comm == NULL)
-        return;
+    if (comm->has_left)
+        return GR_OK;
     /* MPI_Finalize waits for all ranks without a deadline; only go there together. */
     if (!comm->failed)
-        gr_comm_agree(comm, &nothing, "end");
+        status = gr_comm_agree(comm, &nothing, "end");
     comm->backend->leave(comm);
+    comm->has_left = true;
+    return status;
+}
+
+void gr_comm_destroy(struct gr_comm *comm)
+{
+    if (comm == NULL)
+        return;
+    gr_comm_leave(comm);
     gr_free(comm->hellos);
     gr_free(comm);
 }
@@ -121,11 +136,6 @@ void gr_comm_abort(struct gr_comm *comm, int exit_code)
     if (comm != NULL)
         comm->backend->abort(exit_code);
     _exit(exit_code);
-}
-
-void gr_comm_set_timeout(struct gr_comm *comm, double timeout_seconds)
-{
-    comm->timeout_seconds = timeout_seconds;
 }
 
 int gr_comm_rank(const struct gr_comm *comm)
@@ -173,12 +183,29 @@ gr_status gr_comm_lost(struct gr_comm *comm, int peer, const char *phase, const 
                    comm->hellos[peer].host, phase, reason);
 }
 
+gr_status gr_comm_lose(struct gr_comm *comm, int peer, const char *phase)
+{
+    struct gr_error why = gr_error_take();
+
+    comm->failed = true;
+    if (peer == comm->rank)
+        return gr_fail(GR_ERR_RETRY, "dist", hint_lost, "a rank was lost during %s (found %s)",
+                       phase, why.message);
+    return gr_comm_lost(comm, peer, phase, "found %s", why.message);
+}
+
+double gr_comm_timeout_seconds(const struct gr_comm *comm)
+{
+    return comm->timeout_seconds;
+}
+
 gr_status gr_comm_exchange(struct gr_comm *comm, int peer, void *received, int64_t receive_bytes,
                            const void *sent, int64_t send_bytes, const char *phase)
 {
     gr_status status;
 
-    GR_CHECK(peer >= 0 && peer < comm->size && receive_bytes >= 0 && send_bytes >= 0,
+    GR_CHECK(peer >= 0 && peer < comm->size && receive_bytes >= 0 && send_bytes >= 0 &&
+                 !comm->has_left,
              "%s: rank %d of %d, %lld and %lld bytes", phase, peer, comm->size,
              (long long)receive_bytes, (long long)send_bytes);
     if (comm->failed)

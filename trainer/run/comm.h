@@ -11,16 +11,28 @@
 
 struct gr_comm;
 
-/* Joins the job: MPI when mpirun started us (its environment says so), else `self`. */
+/* Joins the job: MPI when mpirun started us (its environment says so), else `self`.  Errors:
+ * ERR_DEVICE, ERR_RETRY. */
 gr_status gr_comm_create(struct gr_comm **comm, double timeout_seconds);
-/* Leaves the job: all ranks do it together, or, once a rank was lost, each alone.  NULL is fine. */
+/* Leaves the job: all ranks do it together, or, once a rank was lost, each alone.  Afterwards only
+ * rank and size can be asked, and what a rank has left to do alone may take its time. */
+gr_status gr_comm_leave(struct gr_comm *comm);
+/* Leaves the job if that was not done.  NULL is fine. */
 void gr_comm_destroy(struct gr_comm *comm);
 /* Ends every process of the job on the spot; mpirun then returns exit_code.  The way out after a
  * rank was lost.  NULL: ends this process. */
 _Noreturn void gr_comm_abort(struct gr_comm *comm, int exit_code);
-/* A peer was lost: nothing can be agreed on any more, and gr_comm_abort is the way out. */
+/* A peer was lost: nothing can be agreed on any more, and gr_comm_abort is the way out, before
+ * anything is given back that may wait for the peer. */
 bool gr_comm_is_broken(const struct gr_comm *comm);
-void gr_comm_set_timeout(struct gr_comm *comm, double timeout_seconds);
+/* Makes it so. */
+void gr_comm_break(struct gr_comm *comm);
+
+/* The same as if an exchange had failed: a device that joined its peers itself (kernels/peers.h)
+ * has lost this one; our own rank: one of them.  Takes the message that this thread has as the
+ * reason, and returns ERR_RETRY. */
+gr_status gr_comm_lose(struct gr_comm *comm, int peer, const char *phase);
+double gr_comm_timeout_seconds(const struct gr_comm *comm);
 
 int gr_comm_rank(const struct gr_comm *comm);
 int gr_comm_size(const struct gr_comm *comm);

@@ -29,6 +29,7 @@ struct gr_comm {
     int rank, size, local_rank, local_size, io_rank;
     double timeout_seconds;
     bool failed;                  /* a peer was lost: nothing is sent or awaited any more */
+    bool has_left;                /* the job */
     struct gr_comm_hello *hellos; /* [size]; NULL until the ranks know each other */
 };
 

@@ -3,7 +3,7 @@
 
 #include "trainer/model/weights.h"
 #include "trainer/run/memory_plan.h"
-#include "trainer/state/run_files.h"
+#include "trainer/state/identity.h"
 
 #include <string.h>
 
@@ -36,10 +36,10 @@ const char *gr_compute_dtype_word(enum gr_dtype dtype)
     return "";
 }
 
-enum gr_dtype gr_compute_dtype_choose(const struct gr_config *config, int64_t f32_bytes,
-                                      int64_t memory_bytes)
+enum gr_dtype gr_compute_dtype_choose(const struct gr_config *config, bool prefers_bf16,
+                                      int64_t f32_bytes, int64_t memory_bytes)
 {
-    enum gr_dtype dtype = f32_bytes > memory_bytes ? GR_BF16 : GR_F32;
+    enum gr_dtype dtype = prefers_bf16 || f32_bytes > memory_bytes ? GR_BF16 : GR_F32;
 
     find_word(&dtype, config->device.dtype);
     return dtype;
@@ -63,7 +63,17 @@ out:
     return status;
 }
 
-gr_status gr_compute_dtype_resolve(enum gr_dtype *dtype, const struct gr_config *config)
+static gr_status check_device(enum gr_dtype dtype, const struct gr_device *dev)
+{
+    if (strcmp(gr_device_name(dev), "cuda") != 0 || dtype == GR_BF16)
+        return GR_OK;
+    return gr_fail(GR_ERR_USAGE, "device.dtype",
+                   "--set device.backend=cpu, or begin another output with device.dtype: bf16",
+                   "the CUDA backend computes in bf16 (found %s)", gr_compute_dtype_word(dtype));
+}
+
+gr_status gr_compute_dtype_resolve(enum gr_dtype *dtype, const struct gr_config *config,
+                                   const struct gr_device *dev)
 {
     gr_status status = GR_OK;
     struct gr_model_config model;
@@ -71,24 +81,26 @@ gr_status gr_compute_dtype_resolve(enum gr_dtype *dtype, const struct gr_config 
     bool is_recorded = false;
 
     if (find_word(dtype, config->device.dtype))
-        return GR_OK;
+        return check_device(*dtype, dev);
     GR_TRY(read_recorded(dtype, &is_recorded, config->output));
     if (is_recorded)
-        return GR_OK;
+        return check_device(*dtype, dev);
     GR_TRY(gr_model_config_load(&model, config->model));
-    *dtype = gr_compute_dtype_choose(config, gr_weights_bytes(&model, GR_F32), memory);
+    *dtype =
+        gr_compute_dtype_choose(config, gr_device_prefers_bf16(dev),
+                                gr_dtype_bytes(GR_F32) * gr_weights_parameters(&model), memory);
 out:
     return status;
 }
 
 gr_status gr_compute_dtype_agree(enum gr_dtype *dtype, const struct gr_config *config,
-                                 struct gr_comm *comm)
+                                 const struct gr_device *dev, struct gr_comm *comm)
 {
     gr_status status = GR_OK;
     int root = gr_comm_io_rank(comm);
 
     if (gr_comm_rank(comm) == root)
-        status = gr_compute_dtype_resolve(dtype, config);
+        status = gr_compute_dtype_resolve(dtype, config, dev);
     GR_TRY(gr_comm_agree_status(comm, status, "dtype"));
     GR_TRY(gr_comm_broadcast(comm, root, dtype, (int64_t)sizeof *dtype, "dtype"));
 out:

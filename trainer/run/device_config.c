@@ -1,9 +1,12 @@
 /* Opening the device a configuration asks for.  See device_config.h. */
 #include "trainer/run/device_config.h"
 
+#include "kernels/base/alloc.h"
 #include "kernels/base/env.h"
+#include "trainer/run/inputs.h"
 
 #include <sched.h>
+#include <string.h>
 
 int gr_usable_cores(void)
 {
@@ -21,8 +24,23 @@ int gr_threads(const struct gr_config *config, int local_size)
     return cores / local_size > 1 ? cores / local_size : 1;
 }
 
-gr_status gr_device_open(struct gr_device **dev, const struct gr_config *config, int local_size)
+gr_status gr_device_open(struct gr_device **dev, const struct gr_config *config, int local_rank,
+                         int local_size)
 {
-    return gr_device_create(dev, config->device.backend, gr_threads(config, local_size),
-                            gr_env(GR_ENV_GRAFT_ISA));
+    gr_status status = GR_OK;
+    char *folder = NULL;
+
+    GR_TRY(gr_device_create_local(dev, config->device.backend, gr_threads(config, local_size),
+                                  gr_env(GR_ENV_GRAFT_ISA), local_rank));
+    if (config->device.deterministic) /* cuDNN's backward adds by atomics */
+        GR_TRY(gr_device_choose_attention(*dev, GR_ATTENTION_OWN));
+    if (config->device.deterministic || strcmp(gr_device_name(*dev), "cpu") == 0)
+        goto out; /* what is chosen by time is not the same everywhere */
+    if (gr_cache_dir(&folder, config) == GR_OK)
+        gr_device_set_cache(*dev, folder);
+    else
+        gr_error_clear();
+out:
+    gr_free(folder);
+    return status;
 }

@@ -10,7 +10,9 @@ int gr_usable_cores(void);
 /* Threads of this process: device.threads, or the usable cores divided among local_size ranks. */
 int gr_threads(const struct gr_config *config, int local_size);
 
-/* Errors: ERR_USAGE for a setting this version does not have, ERR_DEVICE. */
-gr_status gr_device_open(struct gr_device **dev, const struct gr_config *config, int local_size);
+/* For process local_rank of the local_size on this host.  Errors: ERR_USAGE for a setting this
+ * version does not have, ERR_DEVICE. */
+gr_status gr_device_open(struct gr_device **dev, const struct gr_config *config, int local_rank,
+                         int local_size);
 
 #endif

@@ -1,8 +1,9 @@
 /* Going through the start of a run without taking its memory.  See dry_run.h. */
 #include "trainer/run/dry_run.h"
 
+#include "kernels/base/alloc.h"
 #include "trainer/run/device_config.h"
-#include "trainer/run/not_yet.h"
+#include "trainer/run/flop.h"
 #include "trainer/run/rank_check.h"
 #include "trainer/run/saver.h"
 
@@ -15,9 +16,8 @@ gr_status gr_dry_run_load(struct gr_dry_run *r, const struct gr_config *config, 
 
     memset(r, 0, sizeof *r);
     r->config = config;
-    GR_TRY(gr_refuse_not_yet(config));
     GR_TRY(gr_comm_create(&r->comm, (double)config->dist.timeout_seconds));
-    GR_TRY(gr_device_open(&r->dev, config, ranks));
+    GR_TRY(gr_device_open(&r->dev, config, 0, ranks));
     GR_TRY(gr_engine_examine_model(&r->engine, &r->plan, config, r->dev, r->comm, reads_weights));
     GR_TRY(gr_inputs_load(&r->inputs, config, &r->engine.model.config, gr_device_threads(r->dev)));
 out:
@@ -54,49 +54,36 @@ void gr_dry_run_release(struct gr_dry_run *r)
     memset(r, 0, sizeof *r);
 }
 
-/* Every row of a pack passes all linears, also where no document is.  Forward x W and, backward,
- * dy W': 2 each for a weight; the adapter's two matrices have gradients of their own: 3. */
-static double row_flop(const struct gr_dry_run *r)
+static struct gr_work work_of(const struct gr_dry_run *r, const struct gr_documents *d, double rows)
 {
-    const struct gr_model_config *c = &r->engine.model.config;
-    const struct gr_adapter *adapter = r->trial.adapter;
-    double weights = 0, adapted = 0;
+    struct gr_work work = {.rows = rows, .labels = (double)d->supervised_count};
 
-    for (int module = 0; module < GR_MODULE_COUNT; module++)
-        weights += (double)c->layers * (double)gr_module_in(c, (enum gr_module)module) *
-                   (double)gr_module_out(c, (enum gr_module)module);
-    for (int64_t i = 0; i < adapter->count; i++)
-        adapted +=
-            (double)(adapter->matrix[i].r * (adapter->matrix[i].in + adapter->matrix[i].out));
-    return 2 * 2 * weights + 2 * 3 * adapted;
-}
-
-/* Scores and their product with v, forward; backward, the scores again and four products. */
-static double attention_flop(const struct gr_dry_run *r)
-{
-    const struct gr_model_config *c = &r->engine.model.config;
-    double pairs = 0;
-
-    for (int64_t layer = 0; layer < c->layers; layer++) {
-        int64_t window = gr_model_window(c, layer);
-
-        for (int64_t i = 0; i < r->inputs.train.count; i++) {
-            double t = (double)r->inputs.train.document[i].length;
-            double w = window > 0 && (double)window < t ? (double)window : t;
-
-            pairs += w * (w + 1) / 2 + (t - w) * w;
-        }
-    }
-    return pairs * 2 * (2 + 5) * (double)(c->heads * c->head_dim);
+    for (int64_t i = 0; i < d->count; i++)
+        gr_work_add_document(&work, &r->engine.model.config, d->document[i].length);
+    return work;
 }
 
 double gr_dry_run_step_flop(struct gr_dry_run *r)
 {
-    const struct gr_model_config *c = &r->engine.model.config;
-    const struct gr_documents *d = &r->inputs.train;
+    const struct gr_model_config *model = &r->engine.model.config;
     double steps = (double)gr_loader_place(r->trial.loader, 1).epoch_steps;
     double rows = (double)gr_loader_rows(r->trial.loader) * (double)r->config->train.micro_batches;
-    double head = 2 * 2 * (double)d->supervised_count * (double)(c->hidden_size * c->vocab_size);
+    struct gr_work epoch = work_of(r, &r->inputs.train, rows * steps);
 
-    return rows * row_flop(r) + (head + attention_flop(r)) / steps;
+    return (gr_flop(&gr_passes_forward, &epoch, model, r->trial.adapter) +
+            gr_flop(&gr_passes_backward, &epoch, model, r->trial.adapter) +
+            gr_flop_linears_redone(r->plan.redone, &epoch, model) +
+            gr_flop_attention_redone(r->plan.redone, &epoch, model)) /
+           steps;
+}
+
+double gr_dry_run_eval_flop(struct gr_dry_run *r)
+{
+    struct gr_work all;
+
+    if (!r->has_eval)
+        return 0;
+    all = work_of(r, &r->inputs.eval,
+                  (double)r->evaluator.packs * (double)gr_loader_rows(r->evaluator.loader));
+    return gr_flop(&gr_passes_forward, &all, &r->engine.model.config, r->trial.adapter);
 }

@@ -21,7 +21,8 @@ struct gr_dry_run {
 };
 
 /* Looks at the model and reads the data.  ranks: processes of the job, all on this host, which
- * share its cores.  reads_weights: every value too, for the refusals of train that need it. */
+ * share its cores.  reads_weights: every value too, for the refusals of train that need it.
+ * Errors, here and below: those of the parts, in the words of train. */
 gr_status gr_dry_run_load(struct gr_dry_run *run, const struct gr_config *config, int ranks,
                           bool reads_weights);
 /* Makes what a run is of: steps, adapter, memory.  The caller may have cut the documents and
@@ -29,9 +30,10 @@ gr_status gr_dry_run_load(struct gr_dry_run *run, const struct gr_config *config
 gr_status gr_dry_run_plan(struct gr_dry_run *run, int ranks);
 void gr_dry_run_release(struct gr_dry_run *run);
 
-/* Arithmetic of a full step, all ranks together, a multiplication with its addition counted as two:
- * matrix products and attention, forward and backward.  What depends on the documents, head and
- * attention, is the mean of an epoch. */
+/* Arithmetic (flop.h) of a full step, all ranks together, forward and backward, with what is
+ * computed again.  What depends on the documents, head and attention, is the mean of an epoch. */
 double gr_dry_run_step_flop(struct gr_dry_run *run);
+/* Likewise of one evaluation, which is forward alone; 0 without documents for it. */
+double gr_dry_run_eval_flop(struct gr_dry_run *run);
 
 #endif

@@ -4,7 +4,6 @@
 #include "data/safetensors.h"
 #include "data/store/store.h"
 #include "kernels/base/alloc.h"
-#include "trainer/run/tree_plan.h"
 
 #include <string.h>
 
@@ -41,19 +40,14 @@ void gr_evaluator_release(struct gr_evaluator *v)
     memset(v, 0, sizeof *v);
 }
 
-/* T(lo, hi) = T(lo, mid) + T(mid, hi), as the gradients' tree. */
-static struct gr_sums tree_sum(const struct gr_sums *leaf, int64_t low, int64_t high)
+gr_status gr_evaluator_rehearse(struct gr_evaluator *v, struct gr_engine *e)
 {
-    int64_t middle = gr_tree_mid(low, high);
-    struct gr_sums left, right;
+    struct gr_sums sums = {0};
 
-    if (high - low == 1)
-        return leaf[low];
-    left = tree_sum(leaf, low, middle);
-    right = tree_sum(leaf, middle, high);
-    return (struct gr_sums){.loss = left.loss + right.loss,
-                            .supervised = left.supervised + right.supervised,
-                            .tokens = left.tokens + right.tokens};
+    if (gr_device_uses_host_memory(e->dev) || v->packs == 0)
+        return GR_OK;
+    gr_loader_fill(v->loader, &v->batch, 1, 0);
+    return gr_engine_eval_batch(e, &sums, &v->batch, 0);
 }
 
 gr_status gr_evaluate(struct gr_sums *total, struct gr_evaluator *v, struct gr_engine *e, int trial)
@@ -71,7 +65,7 @@ gr_status gr_evaluate(struct gr_sums *total, struct gr_evaluator *v, struct gr_e
     GR_TRY(gr_comm_agree_status(e->comm, status, "evaluation"));
     GR_TRY(gr_comm_all_gather(e->comm, v->all, v->mine, block * (int64_t)sizeof *v->mine,
                               "evaluation"));
-    *total = tree_sum(v->all, 0, v->packs);
+    *total = gr_sums_tree(v->all, 1, 0, v->packs);
 out:
     return status;
 }
@@ -144,7 +138,7 @@ static gr_status write_dump(const struct dump *d, int64_t vocab, const char *pat
     gr_status status;
 
     gr_safetensors_write(&bytes, items, GR_COUNT(items), NULL);
-    status = gr_store_put_path(path, bytes.data, (int64_t)bytes.length);
+    status = gr_store_put_path(path, bytes.data, (int64_t)bytes.length, false);
     gr_buffer_release(&bytes);
     return status;
 }

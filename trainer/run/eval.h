@@ -18,7 +18,10 @@ gr_status gr_evaluator_init(struct gr_evaluator *evaluator, const struct gr_conf
                             const struct gr_documents *documents, int ranks);
 void gr_evaluator_release(struct gr_evaluator *evaluator);
 
-/* Sums over all packs, on every rank. */
+/* Asks the device once for every op of an evaluation, as gr_engine_rehearse does for training. */
+gr_status gr_evaluator_rehearse(struct gr_evaluator *evaluator, struct gr_engine *engine);
+
+/* Sums over all packs, on every rank.  Errors: those of the device, ERR_RETRY (a lost peer). */
 gr_status gr_evaluate(struct gr_sums *total, struct gr_evaluator *evaluator,
                       struct gr_engine *engine, int trial);
 
@@ -27,7 +30,8 @@ gr_status gr_evaluate(struct gr_sums *total, struct gr_evaluator *evaluator,
  *   docs (D, 2) I32: begin and end of each in tokens
  *   labels (T) U8: 1 where the token is supervised
  *   logits (S, V) F32: for each supervised token in that order, what the row before it predicts
- *   row_loss (S) F64: their losses */
+ *   row_loss (S) F64: their losses
+ * Errors: those of the device, and of putting the file. */
 gr_status gr_evaluate_dump(struct gr_evaluator *evaluator, struct gr_engine *engine,
                            const char *path);
 

@@ -27,12 +27,13 @@ static void add_tokens(struct gr_pass *p, const int32_t *ids, int64_t count, int
     gr_free(batch.positions);
 }
 
-gr_status gr_generate_extend(struct gr_engine *e, float *logits, const int32_t *ids, int64_t count)
+gr_status gr_generate_extend(struct gr_engine *e, float *logits, const int32_t *ids, int64_t count,
+                             bool base_only)
 {
     gr_status status = GR_OK;
     struct gr_pass *p = e->cache.length == 0 ? e->eval_pass : e->next_pass;
 
-    add_tokens(p, ids, count, e->adapters == NULL ? -1 : 0);
+    add_tokens(p, ids, count, base_only || e->adapters == NULL ? -1 : 0);
     gr_pass_upload(p);
     GR_TRY(gr_pass_forward(p, false));
     gr_head_logits(e->dev, e->logits, p->h_final, e->model.weights.head,
@@ -41,6 +42,14 @@ gr_status gr_generate_extend(struct gr_engine *e, float *logits, const int32_t *
     GR_TRY(gr_device_sync(e->dev));
 out:
     return status;
+}
+
+void gr_generate_add_stop(struct gr_generate_options *o, int64_t id)
+{
+    if (id < 0)
+        return;
+    GR_CHECK(o->stops < GR_COUNT(o->stop), "%d stops", o->stops);
+    o->stop[o->stops++] = id;
 }
 
 static bool is_stop(const struct gr_generate_options *o, int32_t id)
@@ -70,8 +79,8 @@ gr_status gr_generate(struct gr_engine *e, const uint32_t *prompt, int64_t lengt
         ids[i] = (int32_t)prompt[i];
     e->cache.length = 0;
     for (int64_t n = 0; n < o->max_new_tokens && length + n < room; n++) {
-        GR_TRY(n == 0 ? gr_generate_extend(e, logits, ids, length)
-                      : gr_generate_extend(e, logits, &id, 1));
+        GR_TRY(n == 0 ? gr_generate_extend(e, logits, ids, length, o->base_only)
+                      : gr_generate_extend(e, logits, &id, 1, o->base_only));
         id = gr_sample(candidate, logits, choices, &o->sampling, length + n);
         if (id < 0)
             GR_TRY(gr_fail(GR_ERR_DATA, "generate",

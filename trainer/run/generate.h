@@ -11,7 +11,10 @@ struct gr_generate_options {
     struct gr_sampling sampling;
     int64_t stop[GR_MODEL_MAX_EOS + 2]; /* ids that end the text: eos, end of turn */
     int stops;
+    bool base_only; /* as if there were no adapter */
 };
+/* The text ends at this id too; -1 is none. */
+void gr_generate_add_stop(struct gr_generate_options *options, int64_t id);
 
 /* Called with each new token. */
 typedef gr_status (*gr_generate_sink)(void *context, uint32_t id);
@@ -23,9 +26,10 @@ gr_status gr_generate(struct gr_engine *engine, const uint32_t *prompt, int64_t 
                       const struct gr_generate_options *options, gr_generate_sink sink,
                       void *context);
 
-/* Puts the tokens behind those in engine->cache, all at once when it is empty and else one; logits
- * (V, host) <- of what follows. */
+/* A step of it: puts the tokens behind those in engine->cache, all at once when it is empty and
+ * else one; logits (V, host) <- of what follows.  base_only: as above.  Errors:
+ * those of the device. */
 gr_status gr_generate_extend(struct gr_engine *engine, float *logits, const int32_t *ids,
-                             int64_t count);
+                             int64_t count, bool base_only);
 
 #endif

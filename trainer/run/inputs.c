@@ -2,22 +2,56 @@
 #include "trainer/run/inputs.h"
 
 #include "data/hash.h"
+#include "data/store/file_error.h"
 #include "data/token_cache.h"
 #include "kernels/base/alloc.h"
 #include "kernels/base/env.h"
 #include "kernels/base/log.h"
 
+#include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
-char *gr_cache_dir(const struct gr_config *config)
+/* In a folder that all users share, anybody can make this one first: it must be ours, and ours
+ * alone, or another's tokens and verdicts would be taken for good. */
+static gr_status private_folder(char **folder)
+{
+    const char *shared = gr_env(GR_ENV_TMPDIR);
+    char *path = gr_format("%s/graft-%lld", shared == NULL ? "/tmp" : shared, (long long)geteuid());
+    gr_status status = GR_OK;
+    struct stat info;
+
+    if (mkdir(path, 0700) != 0 && errno != EEXIST)
+        GR_TRY(gr_file_error(path, "made", errno));
+    if (lstat(path, &info) != 0)
+        GR_TRY(gr_file_error(path, "examined", errno));
+    if (!S_ISDIR(info.st_mode) || info.st_uid != geteuid() || (info.st_mode & 077) != 0)
+        GR_TRY(gr_fail(GR_ERR_USAGE, path, "set HOME or data.cache_dir",
+                       "not a folder of this user alone (found user %lld and mode %03o, expected "
+                       "%lld and 700)",
+                       (long long)info.st_uid, info.st_mode & 0777U, (long long)geteuid()));
+    *folder = path;
+    path = NULL;
+out:
+    gr_free(path);
+    return status;
+}
+
+gr_status gr_cache_dir(char **folder, const struct gr_config *config)
 {
     const char *cache = gr_env(GR_ENV_XDG_CACHE_HOME), *home = gr_env(GR_ENV_HOME);
 
+    *folder = NULL;
     if (strcmp(config->data.cache_dir, "auto") != 0)
-        return gr_strdup(config->data.cache_dir);
-    if (cache != NULL)
-        return gr_format("%s/graft", cache);
-    return gr_format("%s/.cache/graft", home == NULL ? "/tmp" : home);
+        *folder = gr_strdup(config->data.cache_dir);
+    else if (cache != NULL)
+        *folder = gr_format("%s/graft", cache);
+    else if (home != NULL)
+        *folder = gr_format("%s/.cache/graft", home);
+    else
+        return private_folder(folder);
+    return GR_OK;
 }
 
 /* Over those of the files the tokenizer is read from that are there. */
@@ -71,7 +105,8 @@ static gr_status begin_reading(struct reading *r, struct gr_inputs *in, const st
 {
     gr_status status = GR_OK;
 
-    *r = (struct reading){.config = c, .cache_dir = gr_cache_dir(c)};
+    *r = (struct reading){.config = c};
+    GR_TRY(gr_cache_dir(&r->cache_dir, c));
     r->hashing = (struct gr_hash_options){.cache_dir = r->cache_dir, .threads = threads};
     r->options =
         (struct gr_records_options){.format = c->data.format,
@@ -79,6 +114,7 @@ static gr_status begin_reading(struct reading *r, struct gr_inputs *in, const st
                                     .too_long = c->data.too_long,
                                     .loss_on = c->data.loss_on,
                                     .max_length = c->data.max_length,
+                                    .threads = threads,
                                     .fallback_eos = model->eos_count > 0 ? model->eos[0] : -1};
     GR_TRY(gr_tokenizer_create(&in->tokenizer, c->model));
     GR_TRY(hash_tokenizer(in->tokenizer_hash, c->model, &r->hashing));

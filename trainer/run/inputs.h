@@ -42,7 +42,8 @@ void gr_inputs_release(struct gr_inputs *inputs);
 gr_status gr_check_vocabulary(const uint32_t *ids, int64_t count,
                               const struct gr_model_config *model, const char *directory);
 
-/* data.cache_dir, "auto" resolved; caller frees. */
-char *gr_cache_dir(const struct gr_config *config);
+/* data.cache_dir, "auto" resolved; caller frees.  Errors: ERR_USAGE where it would be a folder that
+ * others can write to; then *folder is NULL. */
+gr_status gr_cache_dir(char **folder, const struct gr_config *config);
 
 #endif

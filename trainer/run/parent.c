@@ -73,6 +73,7 @@ static gr_status read_checkpoint(float *values, const struct gr_adapter *adapter
     struct gr_checkpoint c = {0};
     struct gr_snapshot snapshot;
     struct gr_lora_config config = {0};
+    const struct gr_checkpoint_row *newest;
     const struct gr_buffer *json;
     char name[GR_CHECKPOINT_NAME_BYTES] = "";
 
@@ -82,13 +83,12 @@ static gr_status read_checkpoint(float *values, const struct gr_adapter *adapter
                        "%s: there is no such directory (found nothing, expected a run)", run));
     GR_TRY(gr_store_open(&store, run));
     GR_TRY(gr_state_list(&rows, store));
-    for (int64_t i = rows.count - 1; i >= 0 && which == NULL; i--) { /* newest first: it wins */
-        if (rows.row[i].is_live && rows.row[i].bad == NULL)
-            memcpy(name, rows.row[i].name, sizeof name);
-    }
+    newest = gr_checkpoint_rows_newest(&rows);
     if (which != NULL)
         GR_TRY(gr_state_find(name, store, which));
-    if (name[0] == '\0')
+    else if (newest != NULL)
+        memcpy(name, newest->name, sizeof name);
+    else
         GR_TRY(gr_fail(GR_ERR_NOT_FOUND, "train.init_from", hint,
                        "%s holds no checkpoint (found %lld, expected a good one)", run,
                        (long long)rows.count));

@@ -3,29 +3,15 @@
 
 #include "kernels/base/alloc.h"
 #include "kernels/base/clock.h"
+#include "kernels/base/failpoint.h"
 #include "kernels/base/log.h"
 #include "trainer/run/parent.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-static const double retry_deadline_s = 10; /* of one call to the store on a disk */
-
-/* The state a checkpoint holds.  Errors: those of gr_state_load and gr_snapshot_unpack. */
-static gr_status read_checkpoint(struct gr_snapshot *snapshot, struct gr_persist *p,
-                                 const struct gr_adapter *adapter, const char *name)
-{
-    gr_status status = GR_OK;
-    struct gr_checkpoint c = {0};
-
-    GR_TRY(gr_state_load(&c, p->store, name));
-    GR_TRY(gr_snapshot_unpack(snapshot, &c, adapter));
-out:
-    gr_checkpoint_release(&c);
-    return status;
-}
+static const double patience_s = 10; /* with a disk that fails */
 
 /* A finished run whose adapter/ was lost or changed: the last checkpoint still has it. */
 static gr_status export_again(struct gr_persist *p, const struct gr_adapter *adapter)
@@ -33,15 +19,14 @@ static gr_status export_again(struct gr_persist *p, const struct gr_adapter *ada
     gr_status status = GR_OK;
     struct gr_checkpoint_rows rows = {0};
     struct gr_snapshot snapshot;
+    const struct gr_checkpoint_row *newest;
     bool is_it = false;
-    int64_t i = 0;
 
     gr_snapshot_init(&snapshot, adapter->elements);
     GR_TRY(gr_state_list(&rows, p->store));
-    while (i < rows.count && !rows.row[i].is_live)
-        i++;
-    if (i < rows.count) {
-        GR_TRY(read_checkpoint(&snapshot, p, adapter, rows.row[i].name));
+    newest = gr_checkpoint_rows_newest(&rows);
+    if (newest != NULL) {
+        GR_TRY(gr_snapshot_load(&snapshot, p->store, newest->name, adapter));
         GR_TRY(gr_run_export_again(&is_it, p->store, adapter, snapshot.param, p->config->model));
     }
     if (!is_it)
@@ -130,13 +115,13 @@ out:
 }
 
 /* A resume copies the lines of steps that stand, so that metrics.jsonl has each step once and a
- * fenced writer goes on in a file that is gone. */
+ * fenced writer goes on in a file that is gone.  This one may itself have slept, and be fenced by
+ * now: then the file is another's. */
 static gr_status rewrite_metrics(struct gr_persist *p, int64_t step)
 {
     gr_status status = GR_OK;
     struct gr_buffer old = {0}, kept = {0};
     const int64_t bytes_most = INT64_C(4) << 30;
-    const char *line, *end;
 
     status = p->store->ops->get(p->store, &old, "metrics.jsonl", 0, bytes_most);
     if (status == GR_ERR_NOT_FOUND) {
@@ -145,12 +130,9 @@ static gr_status rewrite_metrics(struct gr_persist *p, int64_t step)
         goto out;
     }
     GR_TRY(status);
-    for (line = old.data; line != NULL && (end = strchr(line, '\n')) != NULL; line = end + 1) {
-        const char *key = strstr(line, "\"step\":");
-
-        if (key != NULL && key < end && strtoll(key + strlen("\"step\":"), NULL, 10) <= step)
-            gr_buffer_add(&kept, line, (size_t)(end + 1 - line));
-    }
+    gr_jsonl_keep(&kept, old.data, step);
+    GR_TRY(gr_failpoint(GR_FAILPOINT_RESUME_METRICS));
+    GR_TRY(gr_state_check_fence(p->state));
     GR_TRY(p->store->ops->put(p->store, "metrics.jsonl", kept.data == NULL ? "" : kept.data,
                               (int64_t)kept.length));
 out:
@@ -171,7 +153,7 @@ static gr_status start_on_io_rank(struct gr_persist *p, struct gr_snapshot *snap
                                        .pid = getpid(),
                                        .world_size = gr_comm_size(p->comm),
                                        .save_total_limit = p->config->train.save_total_limit,
-                                       .retry_deadline_s = retry_deadline_s,
+                                       .patience_s = patience_s,
                                        .fresh = strcmp(p->config->train.resume, "never") == 0,
                                        .clock = gr_state_real_clock()};
 
@@ -264,11 +246,15 @@ out:
     return status;
 }
 
-void gr_persist_begin(struct gr_persist *p, struct gr_engine *engine, struct gr_events *events)
+gr_status gr_persist_begin(struct gr_persist *p, struct gr_engine *engine, struct gr_events *events)
 {
+    gr_status status = GR_OK;
+
     p->last_save_ns = gr_clock_ns();
     if (p->is_io_rank)
-        gr_saver_create(&p->saver, p->state, events, engine->adapters[0], p->config->model);
+        status =
+            gr_saver_create(&p->saver, p->state, events, engine->adapters[0], p->config->model);
+    return gr_comm_agree_status(p->comm, status, "start");
 }
 
 bool gr_persist_wants_save(const struct gr_persist *p, int64_t step)
@@ -350,7 +336,7 @@ static gr_status export_best(struct gr_persist *p, const struct gr_adapter *adap
     snprintf(step, sizeof step, "%lld", (long long)p->best_step);
     status = gr_state_find(name, p->store, step);
     if (status == GR_OK)
-        status = read_checkpoint(&snapshot, p, adapter, name);
+        status = gr_snapshot_load(&snapshot, p->store, name, adapter);
     if (status == GR_OK)
         status = gr_run_export(p->store, "best", adapter, snapshot.param, p->config->model);
     gr_snapshot_release(&snapshot);

@@ -5,6 +5,7 @@
 
 #include "trainer/run/engine.h"
 #include "trainer/run/saver.h"
+#include "trainer/state/identity.h"
 #include "trainer/state/lock.h"
 #include "trainer/state/run_files.h"
 
@@ -34,16 +35,17 @@ gr_status gr_persist_open(bool *is_done, struct gr_persist *persist, const struc
                           const struct gr_adapter *adapter, bool takeover);
 
 /* Takes a term and the newest good checkpoint into the engine (initialised already), on every rank.
- * *step: updates done, 0 without a checkpoint. */
+ * *step: updates done, 0 without a checkpoint.  Errors: those of gr_state_start; ERR_DATA when the
+ * checkpoint is not this adapter's. */
 gr_status gr_persist_resume(struct gr_persist *persist, int64_t *step, struct gr_engine *engine,
                             const char *device_kind);
 
 /* A run with a parent that begins at step 0 starts from its adapter: read by the I/O rank, the same
  * at every start.  Errors: those of gr_parent_read and gr_run_claim_parent. */
 gr_status gr_persist_init_from(struct gr_persist *persist, struct gr_engine *engine);
-/* Starts the saver; events: of the I/O rank. */
-void gr_persist_begin(struct gr_persist *persist, struct gr_engine *engine,
-                      struct gr_events *events);
+/* Starts the saver, on every rank; events: of the I/O rank.  Errors: those of gr_saver_create. */
+gr_status gr_persist_begin(struct gr_persist *persist, struct gr_engine *engine,
+                           struct gr_events *events);
 
 /* Whether the I/O rank wants a save after this step: by steps or by its clock.  Ranks agree on it
  * before gr_persist_save. */
@@ -56,12 +58,12 @@ void gr_persist_note_eval(struct gr_persist *persist, bool *is_best, int64_t ste
  * here. Part of the saved state, so the same after a resume. */
 bool gr_persist_is_exhausted(const struct gr_persist *persist);
 /* Hands the state after `step` updates to the saver.  is_periodic: skipped when both buffers are in
- * use; otherwise it waits for a buffer, and is durable on return. */
+ * use; otherwise it waits for a buffer, and is durable on return.  Errors: as gr_state_save. */
 gr_status gr_persist_save(struct gr_persist *persist, struct gr_engine *engine, int64_t step,
                           bool is_periodic);
 
 /* The final checkpoint durable, the exports (best/ if there was an evaluation), the fence,
- * done.json. */
+ * done.json.  Errors: those of gr_persist_save, gr_run_export and gr_run_put_done; ERR_FENCED. */
 gr_status gr_persist_finish(struct gr_persist *persist, struct gr_engine *engine, int64_t step,
                             double final_loss);
 void gr_persist_release(struct gr_persist *persist);

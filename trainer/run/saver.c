@@ -3,9 +3,7 @@
 
 #include "kernels/base/alloc.h"
 #include "kernels/base/log.h"
-
-#include <pthread.h>
-#include <string.h>
+#include "kernels/base/thread.h"
 
 enum { BUFFERS = 2 };
 enum slot_state { SLOT_FREE, SLOT_FILLING, SLOT_SUBMITTED };
@@ -28,7 +26,7 @@ struct gr_saver {
     pthread_cond_t changed;
     struct slot slot[BUFFERS];
     int64_t submissions, skipped;
-    bool ends;
+    bool is_running, ends;
     struct gr_error failure; /* of the thread; status OK while there is none */
 };
 
@@ -97,11 +95,11 @@ int64_t gr_saver_bytes(int64_t elements)
     return (BUFFERS + 1) * gr_mul(elements, 3 * (int64_t)sizeof(float)); /* param and two moments */
 }
 
-void gr_saver_create(struct gr_saver **out, struct gr_state *state, struct gr_events *events,
-                     const struct gr_adapter *adapter, const char *base_model)
+gr_status gr_saver_create(struct gr_saver **out, struct gr_state *state, struct gr_events *events,
+                          const struct gr_adapter *adapter, const char *base_model)
 {
     struct gr_saver *s = GR_NEW(struct gr_saver);
-    int error;
+    gr_status status;
 
     s->state = state;
     s->events = events;
@@ -111,9 +109,14 @@ void gr_saver_create(struct gr_saver **out, struct gr_state *state, struct gr_ev
         gr_snapshot_init(&s->slot[i].snapshot, adapter->elements);
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->changed, NULL);
-    error = pthread_create(&s->thread, NULL, run_thread, s);
-    GR_CHECK(error == 0, "pthread_create: %s", strerror(error));
     *out = s;
+    status = gr_thread_start(&s->thread, run_thread, s, "checkpoints");
+    s->is_running = status == GR_OK;
+    if (status != GR_OK) {
+        gr_saver_destroy(s);
+        *out = NULL;
+    }
+    return status;
 }
 
 void gr_saver_destroy(struct gr_saver *s)
@@ -124,7 +127,8 @@ void gr_saver_destroy(struct gr_saver *s)
     s->ends = true;
     pthread_cond_broadcast(&s->changed);
     pthread_mutex_unlock(&s->lock);
-    pthread_join(s->thread, NULL);
+    if (s->is_running)
+        pthread_join(s->thread, NULL);
     for (int i = 0; i < BUFFERS; i++)
         gr_snapshot_release(&s->slot[i].snapshot);
     gr_checkpoint_release(&s->checkpoint);

@@ -12,16 +12,11 @@ static const char *const names[GR_SCHEDULE_COUNT] = {
 #undef X
 };
 
-const char *gr_schedule_name(enum gr_schedule_kind kind)
-{
-    return names[kind];
-}
-
 bool gr_schedule_find(enum gr_schedule_kind *kind, const char *name)
 {
     for (int i = 0; i < GR_SCHEDULE_COUNT; i++) {
         if (strcmp(names[i], name) == 0) {
-            *kind = i;
+            *kind = (enum gr_schedule_kind)i;
             return true;
         }
     }

@@ -19,7 +19,6 @@ enum gr_schedule_kind {
 #undef X
         GR_SCHEDULE_COUNT
 };
-const char *gr_schedule_name(enum gr_schedule_kind kind);
 /* False: no schedule of that name. */
 bool gr_schedule_find(enum gr_schedule_kind *kind, const char *name);
 

@@ -106,3 +106,16 @@ out:
     gr_safetensors_close(&optimizer);
     return status;
 }
+
+gr_status gr_snapshot_load(struct gr_snapshot *s, struct gr_store *store, const char *name,
+                           const struct gr_adapter *adapter)
+{
+    gr_status status = GR_OK;
+    struct gr_checkpoint c = {0};
+
+    GR_TRY(gr_state_load(&c, store, name));
+    GR_TRY(gr_snapshot_unpack(s, &c, adapter));
+out:
+    gr_checkpoint_release(&c);
+    return status;
+}

@@ -26,5 +26,9 @@ void gr_snapshot_pack(struct gr_checkpoint *c, const struct gr_snapshot *snapsho
 /* The way back.  Errors: ERR_DATA when an object is not what the adapter needs. */
 gr_status gr_snapshot_unpack(struct gr_snapshot *snapshot, const struct gr_checkpoint *c,
                              const struct gr_adapter *adapter);
+/* The same for the checkpoint of this name in a run's store.  Errors: also those of gr_state_load.
+ */
+gr_status gr_snapshot_load(struct gr_snapshot *snapshot, struct gr_store *store, const char *name,
+                           const struct gr_adapter *adapter);
 
 #endif

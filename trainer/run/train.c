@@ -6,18 +6,22 @@
 #include "kernels/base/clock.h"
 #include "kernels/base/failpoint.h"
 #include "kernels/base/log.h"
+#include "kernels/peers.h"
 #include "trainer/events/events.h"
+#include "trainer/report/report.h"
+#include "trainer/run/choices.h"
 #include "trainer/run/compute_dtype.h"
 #include "trainer/run/device_config.h"
 #include "trainer/run/engine.h"
 #include "trainer/run/eval.h"
 #include "trainer/run/inputs.h"
-#include "trainer/run/not_yet.h"
 #include "trainer/run/persist.h"
+#include "trainer/run/profile.h"
 #include "trainer/run/rank_check.h"
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 struct run {
     const struct gr_config *config;
@@ -30,10 +34,12 @@ struct run {
     struct gr_evaluator evaluator;
     bool has_eval;
     struct gr_persist persist; /* the run's directory */
+    struct gr_choices choices; /* what computes, the same on all ranks */
     struct gr_events *events;  /* I/O rank only */
     int64_t done_steps;        /* updates made, this start's and earlier ones */
     int64_t total_steps;
     struct gr_update update; /* of the last step */
+    struct gr_step_profile profile;
 };
 
 static void emit(const struct run *r, struct gr_event event, int64_t step)
@@ -51,6 +57,23 @@ static void emit(const struct run *r, struct gr_event event, int64_t step)
                       (double)(step - place.epoch_first_step + 1) / (double)place.epoch_steps;
     }
     gr_events_emit(r->events, &event);
+}
+
+static void emit_begin(const struct run *r)
+{
+    struct gr_event event = {.kind = GR_EVENT_BEGIN};
+    const struct gr_documents *train = &r->inputs.train, *eval = &r->inputs.eval;
+
+    gr_event_set(&event, GR_METRIC_train_documents, (double)train->count);
+    gr_event_set(&event, GR_METRIC_train_tokens, (double)train->token_count);
+    gr_event_set(&event, GR_METRIC_train_supervised_tokens, (double)train->supervised_count);
+    gr_event_set(&event, GR_METRIC_eval_documents, (double)eval->count);
+    gr_event_set(&event, GR_METRIC_eval_tokens, (double)eval->token_count);
+    gr_event_set(&event, GR_METRIC_eval_supervised_tokens, (double)eval->supervised_count);
+    gr_event_set(&event, GR_METRIC_trained_parameters, (double)r->trial.adapter->elements);
+    gr_event_set(&event, GR_METRIC_ranks, gr_comm_size(r->comm));
+    gr_event_set(&event, GR_METRIC_threads, gr_device_threads(r->dev));
+    emit(r, event, r->done_steps);
 }
 
 static void log_step(const struct run *r, int64_t step, int64_t begin_ns)
@@ -139,6 +162,16 @@ out:
     return status;
 }
 
+/* Where nothing goes from device to device any more, and all ranks come together: not after a
+ * failure.  A rank that cannot leave has lost nothing. */
+static void leave_peers(struct run *r)
+{
+    if (gr_peers_leave(r->dev) == GR_OK)
+        return;
+    gr_warn("%s", gr_error_message());
+    gr_error_clear();
+}
+
 /* Whatever one rank fails at, all leave the step together. */
 static gr_status train_steps(struct run *r)
 {
@@ -147,17 +180,30 @@ static gr_status train_steps(struct run *r)
     bool stops = false, is_best = false;
 
     GR_TRY(save(r, &stops, r->done_steps, false)); /* a stop may have come before the first step */
+    if (r->options->profiles)
+        gr_step_profile_start(&r->profile, &r->engine, r->total_steps - r->done_steps);
     while (!is_over(r) && !stops) {
         int64_t step = r->done_steps + 1, begin_ns = gr_clock_ns();
 
+        gr_device_range_begin(r->dev, "step");
         GR_TRY(gr_comm_agree_status(r->comm, compute_block(r, step), "step"));
+        gr_step_profile_lap(&r->profile, GR_PHASE_compute);
         status = gr_engine_update(&r->engine, &r->update, step); /* sum, 1/N, clip, AdamW */
         GR_TRY(gr_comm_agree_status(r->comm, status, "update"));
+        gr_step_profile_lap(&r->profile, GR_PHASE_update);
         r->done_steps = step;
         log_step(r, step, begin_ns);
         GR_TRY(evaluate(r, &is_best, step));
+        gr_step_profile_lap(&r->profile, GR_PHASE_evaluate);
         GR_TRY(save(r, &stops, step, is_best));
+        gr_step_profile_lap(&r->profile, GR_PHASE_save);
+        gr_device_range_end(r->dev);
     }
+    leave_peers(r);
+    if (r->events != NULL)
+        gr_events_flush(r->events); /* the last step stands before what follows from it */
+    if (r->persist.is_io_rank)
+        gr_step_profile_print(&r->profile);
     if (stops && r->done_steps == 0)
         GR_TRY(gr_fail(GR_ERR_RETRY, "train", restart,
                        "stopped on request before the first step: nothing was trained yet"));
@@ -179,7 +225,7 @@ static gr_status open_sinks(struct run *r)
         goto out;
     GR_TRY(gr_sink_jsonl_create(&sink, path));
     GR_TRY(gr_events_create(&r->events));
-    gr_events_add_sink(r->events, gr_sink_terminal_create(r->options->is_terminal));
+    gr_events_add_sink(r->events, gr_sink_terminal_create(r->options->terminal));
     gr_events_add_sink(r->events, sink);
     sink = NULL;
 out:
@@ -209,7 +255,7 @@ static gr_status load_inputs(struct run *r)
     gr_status status = GR_OK;
     const struct gr_config *c = r->config;
 
-    status = gr_device_open(&r->dev, c, gr_comm_local_size(r->comm));
+    status = gr_device_open(&r->dev, c, gr_comm_local_rank(r->comm), gr_comm_local_size(r->comm));
     GR_TRY(gr_comm_agree_status(r->comm, status, "device"));
     GR_TRY(gr_engine_load_model(&r->engine, c, r->dev, r->comm));
     GR_TRY(gr_inputs_load(&r->inputs, c, &r->engine.model.config, gr_device_threads(r->dev)));
@@ -238,6 +284,11 @@ static void introduce(const struct run *r)
             gr_comm_size(r->comm) == 1 ? "" : "s", gr_device_threads(r->dev),
             gr_device_threads(r->dev) == 1 ? "" : "s", gr_device_isa(r->dev),
             gr_compute_dtype_word(r->engine.model.dtype));
+    if (gr_comm_size(r->comm) > 1 && !gr_device_uses_host_memory(r->dev))
+        gr_note("gradients: %s", r->engine.gradient_path);
+    if (strcmp(r->config->dist.reduce, "all_reduce") == 0)
+        gr_warn("dist.reduce: all_reduce: the adapter's bits depend on the number of ranks and on "
+                "how NCCL connects them");
 }
 
 /* The first pack with its supervised text marked: a wrong mask is seen before it costs anything. */
@@ -251,7 +302,7 @@ static gr_status show_first_pack(struct run *r)
     gr_loader_fill(r->trial.loader, &r->trial.batch, 1, 0);
     GR_TRY(gr_show_first_pack(&text, r->inputs.tokenizer, &r->trial.batch,
                               r->config->train.micro_batch_size,
-                              r->options->is_terminal ? GR_SHOW_COLOURS : GR_SHOW_BRACKETS));
+                              r->options->terminal >= 0 ? GR_SHOW_COLOURS : GR_SHOW_BRACKETS));
     fputs(text.data, stderr);
 out:
     gr_buffer_release(&text);
@@ -276,32 +327,54 @@ out:
     return status;
 }
 
-/* Effective instruction set and library: what the bits depend on. */
-static void device_kind(char text[128], const struct run *r)
-{
-    snprintf(text, 128, "%s %s, %s, %s", gr_device_name(r->dev), gr_device_isa(r->dev),
-             gr_device_libraries(), gr_compute_dtype_word(r->engine.model.dtype));
-}
-
-/* Memory, fresh adapters, and over them the newest good checkpoint; then the sinks. */
-static gr_status prepare(struct run *r)
+/* So that no step has to choose: the I/O rank, whose choices are everybody's. */
+static gr_status rehearse(struct run *r)
 {
     gr_status status = GR_OK;
-    char kind[128];
 
+    if (!r->persist.is_io_rank)
+        return GR_OK;
+    GR_TRY(gr_engine_rehearse(&r->engine));
+    if (r->has_eval)
+        GR_TRY(gr_evaluator_rehearse(&r->evaluator, &r->engine));
+out:
+    return status;
+}
+
+/* Memory, fresh adapters, and what computes. */
+static gr_status prepare_engine(struct run *r)
+{
+    gr_status status = GR_OK;
+
+    GR_TRY(gr_choices_begin(&r->choices, r->dev, r->comm, r->persist.store));
     status = gr_engine_prepare(&r->engine, &r->trial, 1,
                                r->has_eval ? gr_loader_rows(r->evaluator.loader) : 0);
     if (status == GR_OK)
         status = gr_engine_init_adapters(&r->engine);
+    if (status == GR_OK)
+        status = rehearse(r);
     GR_TRY(gr_comm_agree_status(r->comm, status, "start"));
-    device_kind(kind, r);
+    GR_TRY(gr_choices_settle(&r->choices));
+out:
+    return status;
+}
+
+/* The engine, and in it the newest good checkpoint; then the sinks. */
+static gr_status prepare(struct run *r)
+{
+    gr_status status = GR_OK;
+    char *kind = NULL;
+
+    GR_TRY(prepare_engine(r));
+    kind = gr_choices_kind(&r->choices, gr_compute_dtype_word(r->engine.model.dtype));
     GR_TRY(gr_persist_resume(&r->persist, &r->done_steps, &r->engine, kind));
     if (r->done_steps == 0)
         GR_TRY(gr_persist_init_from(&r->persist, &r->engine));
     GR_TRY(gr_comm_agree_status(r->comm, open_sinks(r), "start"));
-    gr_persist_begin(&r->persist, &r->engine, r->events);
-    emit(r, (struct gr_event){.kind = GR_EVENT_BEGIN}, r->done_steps);
+    GR_TRY(gr_persist_begin(&r->persist, &r->engine, r->events));
+    emit_begin(r);
 out:
+    gr_free(kind);
     return status;
 }
 
@@ -309,8 +382,6 @@ static gr_status finish(struct run *r)
 {
     gr_status status = GR_OK;
 
-    if (r->events != NULL)
-        gr_events_flush(r->events); /* the last step stands before what follows from it */
     if (r->done_steps < r->total_steps)
         gr_note("early stopping: none of the last %lld evaluations was better than step %lld's",
                 (long long)r->persist.evals_since_best, (long long)r->persist.best_step);
@@ -318,16 +389,47 @@ static gr_status finish(struct run *r)
     emit(r, (struct gr_event){.kind = GR_EVENT_END}, r->done_steps);
     if (r->events != NULL)
         gr_events_flush(r->events);
-    GR_TRY(report_shares(r));
+    if (gr_comm_size(r->comm) > 1)
+        GR_TRY(report_shares(r));
     gr_note("finished: %s/adapter", r->config->output);
 out:
     return status;
 }
 
-static void release(struct run *r)
+/* When everything stands and no rank waits any more: nothing of it can cost the run anything. */
+static void report(struct run *r)
 {
+    const double samples_seconds = 10;
+    struct gr_report_options options = {
+        .program = r->options->program,
+        .samples = {.count = r->config->train.report_samples, .seconds = samples_seconds}};
+
+    if (!r->persist.is_io_rank || gr_failpoint_fails(GR_FAILPOINT_REPORT_BEGIN))
+        return;
+    gr_report_after_training(r->persist.store, &r->engine, &r->inputs, &options);
+}
+
+static void release_persist(struct run *r)
+{
+    gr_choices_release(&r->choices);
     gr_persist_release(&r->persist); /* its thread flushes the events */
     gr_events_destroy(r->events);
+    r->events = NULL;
+}
+
+/* A rank was lost, and the caller is going to end the job: everybody hears of it, then what was
+ * given to be saved becomes durable.  The rest stays as it is: a device waits, when its memory is
+ * given back, for what is queued, and that may wait for the lost rank. */
+static void give_up(struct run *r)
+{
+    gr_print_error();
+    gr_error_clear();
+    release_persist(r);
+}
+
+static void release(struct run *r)
+{
+    release_persist(r);
     gr_evaluator_release(&r->evaluator);
     gr_engine_release(&r->engine);
     gr_trial_release(&r->trial);
@@ -342,16 +444,16 @@ gr_status gr_train(struct gr_comm *comm, const struct gr_config *config,
     struct run run = {.config = config, .options = options, .comm = comm, .update.loss = NAN};
     bool is_done = false;
 
-    GR_TRY(gr_refuse_not_yet(config));
     GR_TRY(gr_rank_check_count(gr_comm_size(comm), options->expect_ranks,
                                config->train.micro_batches));
     status = load_inputs(&run);
     GR_TRY(gr_comm_agree_status(comm, status, "start"));
-    GR_TRY(gr_rank_check_same(comm, config, &run.inputs, run.engine.model_hash,
-                              gr_device_isa(run.dev)));
+    GR_TRY(gr_rank_check_same(&run.engine, &run.inputs, NULL));
+    GR_TRY(gr_comm_agree_status(comm, gr_engine_join(&run.engine), "start"));
     GR_TRY(claim_output(&is_done, &run));
     if (is_done) {
         gr_note("already finished: %s/adapter", config->output);
+        leave_peers(&run);
         goto out;
     }
     introduce(&run);
@@ -359,7 +461,12 @@ gr_status gr_train(struct gr_comm *comm, const struct gr_config *config,
     GR_TRY(prepare(&run));
     GR_TRY(train_steps(&run));
     GR_TRY(finish(&run));
+    GR_TRY(gr_comm_leave(comm));
+    report(&run);
 out:
-    release(&run);
+    if (gr_comm_is_broken(comm))
+        give_up(&run);
+    else
+        release(&run);
     return status;
 }

@@ -6,7 +6,8 @@
  * ranks by bit 0, then bit 1, ...: reduce-scatter by halving vectors while distances double, then
  * all-gather backwards.  Other P: the nodes that span ranks, in post-order of the whole tree; the
  * right child travels to the owner of the left one, which is the node's owner; rank 0 ends with
- * the root and broadcasts it.  All ranks walk the same order, so the pairs never wait in a ring. */
+ * the root and broadcasts it.  All ranks walk the same order, so the pairs never wait in a ring.
+ * With GR_REDUCE_ALL each block is a tree of its own, and one sum over all ranks follows. */
 #include "trainer/run/tree_plan.h"
 
 #include "kernels/base/alloc.h"
@@ -91,10 +92,9 @@ static void plan_compute(struct planner *p, int64_t lo, int64_t hi)
         plan_add(p, lo, mid);
 }
 
-/* The rank p with floor(pM/P) <= leaf < floor((p+1)M/P). */
 static int owner_of(const struct planner *p, int64_t leaf)
 {
-    return (int)((gr_mul(leaf + 1, p->size) - 1) / p->micro_batches);
+    return gr_tree_owner(p->micro_batches, p->size, leaf);
 }
 
 static struct gr_tree_part whole(const struct planner *p, int slot)
@@ -171,8 +171,17 @@ static void plan_halving(struct planner *p)
     p->plan->root_slot = mine.slot;
 }
 
+static void plan_sum(struct planner *p)
+{
+    int slot = *slot_of(p, p->begin);
+
+    if (p->size > 1)
+        add_move(p, GR_TREE_SUM)->slot = slot;
+    p->plan->root_slot = slot;
+}
+
 void gr_tree_plan_init(struct gr_tree_plan *plan, int64_t micro_batches, int size, int rank,
-                       int64_t elements)
+                       int64_t elements, enum gr_reduce reduce)
 {
     struct planner p = {.plan = plan,
                         .micro_batches = micro_batches,
@@ -186,9 +195,14 @@ void gr_tree_plan_init(struct gr_tree_plan *plan, int64_t micro_batches, int siz
              "%lld micro-batches, rank %d of %d", (long long)micro_batches, rank, size);
     memset(plan, 0, sizeof *plan);
     p.slot_of = GR_NEW_ARRAY(int, p.end - p.begin);
-    plan_compute(&p, 0, micro_batches);
+    if (reduce == GR_REDUCE_ALL)
+        plan_compute(&p, p.begin, p.end);
+    else
+        plan_compute(&p, 0, micro_batches);
     plan->join_begin = plan->count;
-    if ((size & (size - 1)) == 0 && micro_batches % size == 0) {
+    if (reduce == GR_REDUCE_ALL) {
+        plan_sum(&p);
+    } else if ((size & (size - 1)) == 0 && micro_batches % size == 0) {
         plan_halving(&p);
     } else {
         plan_join(&p, 0, micro_batches);

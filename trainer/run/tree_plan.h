@@ -12,6 +12,14 @@ enum gr_tree_move_kind {
     GR_TREE_ADD,       /* slot <- slot + other */
     GR_TREE_TRADE,     /* with `peer`: `out` is sent and `in` received, both at once */
     GR_TREE_BROADCAST, /* slot of rank `peer` goes to everybody's slot */
+    GR_TREE_SUM,       /* slot <- the sum of all ranks' slots, in NCCL's order */
+};
+
+/* Who sums between ranks: dist.reduce. */
+enum gr_reduce {
+    GR_REDUCE_TREE,
+    GR_REDUCE_ALL, /* NCCL: a rank's block is a tree of its own, and what is above has no fixed
+                      order */
 };
 
 /* A run of elements of a slot; slot < 0: nothing goes this way. */
@@ -23,10 +31,10 @@ struct gr_tree_part {
 struct gr_tree_move {
     enum gr_tree_move_kind kind;
     int64_t leaf;    /* LEAF: number of the micro-batch */
-    int slot, other; /* LEAF, ADD, BROADCAST */
+    int slot, other; /* LEAF, ADD, BROADCAST, SUM */
     int peer;        /* TRADE, BROADCAST */
     struct gr_tree_part in, out;
-    bool adds; /* TRADE: in is added, and the sums travel too; else in is overwritten */
+    bool adds; /* TRADE: in is added; else in is overwritten */
 };
 
 struct gr_tree_plan {
@@ -46,7 +54,7 @@ static inline int64_t gr_tree_mid(int64_t lo, int64_t hi)
 
 /* 1 <= size <= micro_batches; elements >= 0. */
 void gr_tree_plan_init(struct gr_tree_plan *plan, int64_t micro_batches, int size, int rank,
-                       int64_t elements);
+                       int64_t elements, enum gr_reduce reduce);
 void gr_tree_plan_release(struct gr_tree_plan *plan);
 
 #endif

@@ -23,7 +23,8 @@ void gr_lora_config_from(struct gr_lora_config *lora, const struct gr_config *co
     *lora = (struct gr_lora_config){.r = config->lora.r,
                                     .lora_alpha = (double)config->lora.lora_alpha,
                                     .lora_dropout = config->lora.lora_dropout,
-                                    .use_rslora = config->lora.use_rslora};
+                                    .use_rslora = config->lora.use_rslora,
+                                    .refuses_unused = true};
     GR_CHECK(gr_lora_init_find(&lora->init, config->lora.init_lora_weights), "%s",
              config->lora.init_lora_weights);
     if (config->lora.target_modules_is_list) {

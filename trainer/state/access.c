@@ -1,4 +1,4 @@
-/* Requests sent again until a deadline, and the real clock.  See access.h. */
+/* Requests sent again while there is patience, and the real clock.  See access.h. */
 #include "trainer/state/access.h"
 
 #include "kernels/base/alloc.h"
@@ -58,29 +58,22 @@ struct gr_state_clock gr_state_real_clock(void)
 
 /* ---- patience ----------------------------------------------------------------------------- */
 
-struct gr_access gr_access_for(struct gr_store *store, const struct gr_state_clock *clock,
-                               double seconds)
+bool gr_access_again(const struct gr_access *a, gr_status status, struct gr_access_tries *tries)
 {
-    return (struct gr_access){
-        .store = store,
-        .clock = clock,
-        .until_s = clock == NULL ? 0 : clock->monotonic_s(clock->context) + seconds,
-    };
-}
-
-bool gr_access_again(const struct gr_access *a, gr_status status, double *pause_s)
-{
-    double left_s = 0;
+    double now_s = 0, left_s = 0;
 
     if (status != GR_ERR_RETRY || a->clock == NULL)
         return false;
-    left_s = a->until_s - a->clock->monotonic_s(a->clock->context);
+    now_s = a->clock->monotonic_s(a->clock->context);
+    if (tries->pause_s == 0)
+        tries->until_s = now_s + a->patience_s;
+    left_s = tries->until_s - now_s;
     if (left_s <= 0)
         return false;
-    *pause_s = *pause_s == 0 ? FIRST_PAUSE_S : 2 * *pause_s;
-    if (*pause_s > LONGEST_PAUSE_S)
-        *pause_s = LONGEST_PAUSE_S;
-    a->clock->sleep_s(a->clock->context, *pause_s < left_s ? *pause_s : left_s);
+    tries->pause_s = tries->pause_s == 0 ? FIRST_PAUSE_S : 2 * tries->pause_s;
+    if (tries->pause_s > LONGEST_PAUSE_S)
+        tries->pause_s = LONGEST_PAUSE_S;
+    a->clock->sleep_s(a->clock->context, tries->pause_s < left_s ? tries->pause_s : left_s);
     gr_error_clear();
     return true;
 }
@@ -100,11 +93,11 @@ bool gr_access_reread(const struct gr_access *a, gr_status status, int *reads)
 gr_status gr_access_list(const struct gr_access *a, struct gr_store_list *list, const char *prefix)
 {
     gr_status status = GR_OK;
-    double pause_s = 0;
+    struct gr_access_tries tries = {0};
 
     do
         status = a->store->ops->list(a->store, list, prefix);
-    while (gr_access_again(a, status, &pause_s));
+    while (gr_access_again(a, status, &tries));
     return status;
 }
 
@@ -112,11 +105,11 @@ gr_status gr_access_get(const struct gr_access *a, struct gr_buffer *bytes, cons
                         int64_t count)
 {
     gr_status status = GR_OK;
-    double pause_s = 0;
+    struct gr_access_tries tries = {0};
 
     do
         status = a->store->ops->get(a->store, bytes, key, 0, count);
-    while (gr_access_again(a, status, &pause_s));
+    while (gr_access_again(a, status, &tries));
     return status;
 }
 
@@ -124,11 +117,11 @@ gr_status gr_access_put(const struct gr_access *a, const char *key, const void *
                         int64_t count)
 {
     gr_status status = GR_OK;
-    double pause_s = 0;
+    struct gr_access_tries tries = {0};
 
     do
         status = a->store->ops->put(a->store, key, bytes, count);
-    while (gr_access_again(a, status, &pause_s));
+    while (gr_access_again(a, status, &tries));
     return status;
 }
 
@@ -136,11 +129,11 @@ gr_status gr_access_put_if_absent(const struct gr_access *a, const char *key, co
                                   int64_t count)
 {
     gr_status status = GR_OK;
-    double pause_s = 0;
+    struct gr_access_tries tries = {0};
 
     do
         status = a->store->ops->put_if_absent(a->store, key, bytes, count);
-    while (gr_access_again(a, status, &pause_s));
+    while (gr_access_again(a, status, &tries));
     return status;
 }
 

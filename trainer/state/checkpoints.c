@@ -90,7 +90,7 @@ out:
 static gr_status list(struct gr_checkpoint_rows *rows, struct gr_store *store, const char *run_hash)
 {
     gr_status status = GR_OK;
-    struct gr_access access = gr_access_for(store, NULL, 0);
+    struct gr_access access = {.store = store};
     struct gr_history history = {0};
     int64_t best_step = -1;
 
@@ -131,6 +131,15 @@ gr_status gr_state_verify(struct gr_checkpoint_rows *rows, struct gr_store *stor
     GR_TRY(list(rows, store, run_hash));
 out:
     return status;
+}
+
+const struct gr_checkpoint_row *gr_checkpoint_rows_newest(const struct gr_checkpoint_rows *rows)
+{
+    for (int64_t i = 0; i < rows->count; i++) {
+        if (rows->row[i].is_live && rows->row[i].bad == NULL)
+            return &rows->row[i];
+    }
+    return NULL;
 }
 
 void gr_checkpoint_rows_release(struct gr_checkpoint_rows *rows)
@@ -174,7 +183,7 @@ gr_status gr_state_find(char name[GR_CHECKPOINT_NAME_BYTES], struct gr_store *st
                         const char *which)
 {
     gr_status status = GR_OK;
-    struct gr_access access = gr_access_for(store, NULL, 0);
+    struct gr_access access = {.store = store};
     struct gr_history history = {0};
     size_t digits = strspn(which, "0123456789");
     bool is_step = digits > 0 && digits <= 12 && which[digits] == '\0';
@@ -201,7 +210,7 @@ out:
 gr_status gr_state_load(struct gr_checkpoint *c, struct gr_store *store, const char *name)
 {
     gr_status status = GR_OK;
-    struct gr_access access = gr_access_for(store, NULL, 0);
+    struct gr_access access = {.store = store};
     struct gr_manifest m;
     char run_hash[GR_SHA256_HEX_BYTES];
 
@@ -236,7 +245,7 @@ out:
 gr_status gr_state_pin(struct gr_store *store, const char *name)
 {
     gr_status status = GR_OK;
-    struct gr_access access = gr_access_for(store, NULL, 0);
+    struct gr_access access = {.store = store};
     struct gr_buffer bytes = {0};
     struct gr_manifest m;
     struct gr_error error = {0};
@@ -290,7 +299,7 @@ static gr_status fail_needed(const char *name, enum gr_collect_reason reason)
 gr_status gr_state_remove(struct gr_store *store, const char *name)
 {
     gr_status status = GR_OK;
-    struct gr_access access = gr_access_for(store, NULL, 0);
+    struct gr_access access = {.store = store};
     struct gr_history history = {0};
     const struct gr_history_manifest *m = NULL;
     enum gr_collect_reason *reasons = NULL, reason = GR_COLLECT_NOT_NEEDED;

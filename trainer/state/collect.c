@@ -232,7 +232,7 @@ out:
 gr_status gr_state_collect(struct gr_state *state)
 {
     gr_status status = GR_OK;
-    struct gr_access access = gr_access_for(state->store, NULL, 0);
+    struct gr_access access = {.store = state->store};
     struct gr_store_list objects = {0};
     struct gr_history history = {0};
     enum gr_collect_reason *reason = NULL;

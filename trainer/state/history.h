@@ -23,7 +23,7 @@ struct gr_history {
     int64_t term_count;
 };
 
-/* *h is empty on failure. */
+/* *h is empty on failure.  Errors, here and below: ERR_RETRY, what the store refuses. */
 gr_status gr_history_read(struct gr_history *h, const struct gr_access *a);
 void gr_history_release(struct gr_history *h);
 

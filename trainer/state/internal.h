@@ -22,7 +22,7 @@ struct gr_state {
     struct gr_buffer record; /* the manifest or term being put */
 };
 
-/* The store for one call: as patient as the options say, from now on. */
+/* The store, as patient as the options say. */
 struct gr_access gr_state_access(const struct gr_state *s);
 struct gr_state_link gr_state_link_of(const struct gr_manifest *m);
 

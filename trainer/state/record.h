@@ -38,7 +38,8 @@ gr_status gr_record_read(void *record, const char *place, const json_t *object,
 
 /* The bytes of the object with its hash; *bytes is replaced, `hash` receives the hash. */
 void gr_record_seal(struct gr_buffer *bytes, char hash[GR_SHA256_HEX_BYTES], const json_t *object);
-/* The object in sealed bytes, without its hash; the caller decrefs it.  NULL on failure. */
+/* The object in sealed bytes, without its hash; the caller decrefs it.  NULL on failure.  Errors:
+ * ERR_DATA at `place`. */
 gr_status gr_record_open(json_t **object, char hash[GR_SHA256_HEX_BYTES], const char *place,
                          const struct gr_buffer *bytes);
 

@@ -80,14 +80,14 @@ static gr_status put_manifest(const struct gr_access *a, const struct gr_manifes
 {
     gr_status status = GR_OK;
     char key[GR_KEY_BYTES];
-    double pause_s = 0;
+    struct gr_access_tries tries = {0};
 
     gr_key_record(key, "ckpt", m->name);
     do {
         GR_TRY(gr_term_check_fence(a, m->term));
         GR_TRY(gr_failpoint(GR_FAILPOINT_MANIFEST_BEFORE));
         status = a->store->ops->put_if_absent(a->store, key, bytes->data, (int64_t)bytes->length);
-    } while (gr_access_again(a, status, &pause_s));
+    } while (gr_access_again(a, status, &tries));
 out:
     return status;
 }

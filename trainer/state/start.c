@@ -121,8 +121,8 @@ static gr_status check_last_base(const struct gr_history *h)
     gr_status status = GR_OK;
     struct gr_term t = {.fence_only = 1};
 
-    for (int64_t n = gr_history_newest_term(h); n > 0 && t.fence_only; n--) {
-        status = gr_term_get(&t, h->access, n);
+    for (int64_t i = h->term_count - 1; i >= 0 && t.fence_only; i--) {
+        status = gr_term_get(&t, h->access, h->term[i].term);
         if (status != GR_ERR_DATA && status != GR_ERR_NOT_FOUND)
             GR_TRY(status);
         if (status != GR_OK)

@@ -25,7 +25,8 @@ const struct gr_buffer *gr_checkpoint_object(const struct gr_checkpoint *c, cons
 
 struct gr_access gr_state_access(const struct gr_state *s)
 {
-    return gr_access_for(s->store, &s->options.clock, s->options.retry_deadline_s);
+    return (struct gr_access){
+        .store = s->store, .clock = &s->options.clock, .patience_s = s->options.patience_s};
 }
 
 struct gr_state_link gr_state_link_of(const struct gr_manifest *m)
@@ -48,16 +49,6 @@ void gr_state_destroy(struct gr_state *state)
 int64_t gr_state_term(const struct gr_state *state)
 {
     return state->term.term;
-}
-
-const char *gr_state_base_name(const struct gr_state *state)
-{
-    return state->term.base;
-}
-
-const char *gr_state_base_hash(const struct gr_state *state)
-{
-    return state->term.base_hash;
 }
 
 const char *gr_state_kind_before(const struct gr_state *state)

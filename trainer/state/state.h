@@ -30,7 +30,7 @@ enum {
 
 struct gr_state_clock {
     double (*unix_s)(void *context);      /* for stamps, and the age of orphans */
-    double (*monotonic_s)(void *context); /* for deadlines */
+    double (*monotonic_s)(void *context); /* for patience */
     void (*sleep_s)(void *context, double seconds);
     void (*uuid)(void *context, char text[GR_STATE_UUID_BYTES]);
     void *context;
@@ -43,7 +43,7 @@ struct gr_state_options {
     const char *host;
     int64_t pid, world_size;
     int64_t save_total_limit; /* >= GR_STATE_LIMIT_LEAST */
-    double retry_deadline_s;  /* one call tries again this long before it ends with ERR_RETRY */
+    double patience_s;        /* a request that fails is sent again for so long: then ERR_RETRY */
     bool fresh;               /* resume: never; what is there becomes history */
     struct gr_state_clock clock;
 };
@@ -75,25 +75,21 @@ struct gr_state;
 /* Chooses the newest live checkpoint whose bytes are all as its manifest says, loads it into *found
  * (zeroed or released before), and takes the next term with it as the base.  Wrong bytes and
  * missing objects are a verdict (bad/) and the one before is tried; a read error is none: it is
- * tried again until the deadline.  `store` and the texts of `options` must outlive the state.
+ * tried again while there is patience.  `store` and the texts of `options` must outlive the state.
  * Errors: ERR_CORRUPT when manifests exist but none is good (never a start from zero);
- * ERR_RETRY after the deadline; what the store refuses. */
+ * ERR_RETRY when the patience is over; what the store refuses. */
 gr_status gr_state_start(struct gr_state **state, struct gr_checkpoint *found,
                          struct gr_store *store, const struct gr_state_options *options);
 void gr_state_destroy(struct gr_state *state); /* NULL is fine */
 
 int64_t gr_state_term(const struct gr_state *state);
-/* The checkpoint this term began from: name ("" for none) and hash ("" for none) of its manifest.
- */
-const char *gr_state_base_name(const struct gr_state *state);
-const char *gr_state_base_hash(const struct gr_state *state);
 /* The kind of devices that wrote the base; "" if there is none or it is not known. */
 const char *gr_state_kind_before(const struct gr_state *state);
 
 /* Makes *c durable: objects, then the fence, then the manifest.  OK: it is durable, and the newest.
  * A step that this term has committed already is OK at once.  Steps must not go back.
  * Errors: ERR_FENCED when another start took over (nothing more may be written);
- * ERR_RETRY after the deadline; what the store refuses. */
+ * ERR_RETRY when the patience is over; what the store refuses. */
 gr_status gr_state_save(struct gr_state *state, const struct gr_checkpoint *c);
 
 /* ERR_FENCED if another start took over, else OK: asked before done.json is put. */
@@ -122,10 +118,12 @@ struct gr_checkpoint_rows {
 
 /* SHA-256 of run.json.  Errors: ERR_NOT_FOUND if there is none. */
 gr_status gr_state_run_hash(char hash[GR_SHA256_HEX_BYTES], struct gr_store *store);
-/* All checkpoints; verdicts are those that starts have left. */
+/* All checkpoints; verdicts are those that starts have left.  Errors: what the store refuses. */
 gr_status gr_state_list(struct gr_checkpoint_rows *rows, struct gr_store *store);
 /* The same, but every live checkpoint's bytes are read and judged; writes nothing. */
 gr_status gr_state_verify(struct gr_checkpoint_rows *rows, struct gr_store *store);
+/* The newest live one without a verdict; NULL: there is none. */
+const struct gr_checkpoint_row *gr_checkpoint_rows_newest(const struct gr_checkpoint_rows *rows);
 void gr_checkpoint_rows_release(struct gr_checkpoint_rows *rows);
 
 /* `which`: a name, or a step (then the live checkpoint of that step).

@@ -1,5 +1,5 @@
 /* bad/NAME.json: the bytes of a checkpoint are wrong or missing, and why.  A start looks at it
- * again only when nothing else is left. */
+ * again only when nothing else is left.  Errors of all: ERR_RETRY, what the store refuses. */
 #ifndef GR_TRAINER_STATE_VERDICT_H
 #define GR_TRAINER_STATE_VERDICT_H
 
