@@ -1,10 +1,9 @@
 #!/usr/bin/env bash
-# Plants one mistake after the other into a copy of the source and demands that a test measures each.
-# A mutant: name | file | sed command that must change the file | test and case that must fail
-# One whose test is skipped is skipped: it is of an instruction set that this CPU lacks.
-#   tests/test_mutants.sh [NAME]     one mutant, or all
+# Plants one mistake after the other in the model, the ops and the loop, and demands that a test measures each.
+#   test_mutants.sh BUILD [NAME]     one mutant, or all
 set -euo pipefail
-source_dir=$(cd "$(dirname "$0")/.." && pwd)
+source=$(cd "$(dirname "$0")/.." && pwd)
+. "$source/tests/mutant_rig.sh"
 
 mutants() {
     cat <<'LIST'
@@ -51,49 +50,4 @@ loss over the padded N | trainer/run/engine.c | s/.supervised = trial->batch.lab
 LIST
 }
 
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-# The folder is another one each time; ccache shall know the objects of the last run again.
-export CCACHE_BASEDIR=$work CCACHE_NOHASHDIR=yes
-(cd "$source_dir" && git ls-files -z --cached --others --exclude-standard -- CMakeLists.txt kernels \
-    data trainer launch tests bench) | (cd "$source_dir" && tar --null -T - -cf -) | tar -xf - -C "$work"
-ln -s "$source_dir/tests/golden" "$work/golden"
-cmake -S "$work" -B "$work/build" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo > "$work/log"
-
-# Builds a test and runs one of its cases; 0: it passed, 77: it was skipped.
-passes() {
-    cmake --build "$work/build" --target "$1" -j 2 > "$work/log" 2>&1 ||
-        { tail -20 "$work/log"; echo "FAIL $name: it does not build"; exit 1; }
-    GRAFT_SOURCE_DIR=$source_dir "$work/build/bin/$1" "$2" > "$work/log" 2>&1
-}
-
-passed=0 failed=0 skipped=
-while read -r test_case; do
-    name="original, $test_case"
-    passes $test_case || case $? in
-    77) skipped+="$test_case;" ;;
-    *) cat "$work/log"; echo "FAIL $name: does not pass"; exit 1 ;;
-    esac
-done < <(mutants | sed 's/.*| //' | sort -u)
-while IFS='|' read -r name file edit test_case; do
-    name=$(echo $name) file=$(echo $file) edit=${edit# } edit=${edit% }
-    [ -z "${1:-}" ] || [ "$1" = "$name" ] || continue
-    case $skipped in
-    *"${test_case# };"*) echo "skip $name: this CPU cannot run $test_case"; continue ;;
-    esac
-    cp "$work/$file" "$work/saved"
-    sed -i "$edit" "$work/$file"
-    if cmp -s "$work/$file" "$work/saved"; then
-        echo "FAIL $name: the edit does not fit $file any more"; failed=$((failed + 1))
-    elif passes $test_case; then
-        echo "FAIL $name: nothing noticed"; failed=$((failed + 1))
-    elif grep -q 'off by' "$work/log"; then
-        echo "ok   $name: $(grep -m1 'off by' "$work/log" | sed 's/.*: //')"
-        passed=$((passed + 1))
-    else # a crash is no measurement
-        cat "$work/log"; echo "FAIL $name: fails without a difference"; failed=$((failed + 1))
-    fi
-    cp "$work/saved" "$work/$file"
-done < <(mutants)
-echo "$passed passed, $failed failed"
-[ "$failed" = 0 ] && [ "$passed" -gt 0 ]
+plant_each "$1" 'off by' "${2-}"

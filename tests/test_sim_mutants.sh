@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Plants one mistake after the other into a copy of the commit protocol and of the file store, and
-# demands that the simulation (its first 2,000 seeds) or the power cut test notices each.
-#   tests/test_sim_mutants.sh [NAME]     one mutant, or all
-# A mutant: name | file | sed script that must change the file | program that must fail
+# Plants one mistake after the other in the commit protocol and the file store, and demands that the
+# simulation (its first 2,000 seeds) or the power cut test notices each.
+#   test_sim_mutants.sh BUILD [NAME]     one mutant, or all
 set -euo pipefail
-source_dir=$(cd "$(dirname "$0")/.." && pwd)
+source=$(cd "$(dirname "$0")/.." && pwd)
+. "$source/tests/mutant_rig.sh"
 
 mutants() {
     cat <<'LIST'
@@ -24,43 +24,4 @@ no fsync after a lost answer | data/store/store_file.c | s/if (error == 0 || hol
 LIST
 }
 
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-# The folder is another one each time; ccache shall know the objects of the last run again.
-export CCACHE_BASEDIR=$work CCACHE_NOHASHDIR=yes
-(cd "$source_dir" && git ls-files -z --cached --others --exclude-standard -- CMakeLists.txt bench \
-    kernels data trainer launch tests) | (cd "$source_dir" && tar --null -T - -cf -) |
-    tar -xf - -C "$work"
-cmake -S "$work" -B "$work/build" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo \
-    -DGR_WERROR=OFF > "$work/log"
-
-# Builds and runs a program; 0: it passed.
-passes() {
-    cmake --build "$work/build" --target "$1" -j 2 > "$work/log" 2>&1 ||
-        { tail -20 "$work/log"; echo "FAIL $name: the mutant does not build"; exit 1; }
-    "$work/build/bin/$1" > "$work/log" 2> /dev/null
-}
-
-name=original passed=0 failed=0
-for program in test_sim test_store_durable; do
-    passes $program || { cat "$work/log"; echo "FAIL the original does not pass"; exit 1; }
-done
-while IFS='|' read -r name rest; do
-    # The edit may hold bars: it is what stands between the first and the last field.
-    name=$(echo $name) program=$(echo ${rest##*|}) rest=${rest%|*}
-    file=$(echo ${rest%%|*}) edit=${rest#*|}
-    [ -z "${1:-}" ] || [ "$1" = "$name" ] || continue
-    cp "$work/$file" "$work/saved"
-    sed -i "$edit" "$work/$file"
-    if cmp -s "$work/$file" "$work/saved"; then
-        echo "FAIL $name: the edit does not fit $file any more"; failed=$((failed + 1))
-    elif passes "$program"; then
-        echo "FAIL $name: nothing noticed"; failed=$((failed + 1))
-    else
-        echo "ok   $name: $(grep -m1 -E '^FAIL seed|power cut|before its bytes' "$work/log" || echo noticed)"
-        passed=$((passed + 1))
-    fi
-    cp "$work/saved" "$work/$file"
-done < <(mutants)
-echo "$passed passed, $failed failed"
-[ "$failed" = 0 ] && [ "$passed" -gt 0 ]
+plant_each "$1" '^FAIL' "${2-}"
