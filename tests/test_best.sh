@@ -38,6 +38,7 @@ check "the best checkpoint is not marked" grep -Eq " $best +1 .*best" "$work/ls"
 
 # A run that ends at the best step finishes with what best/ holds.
 train short 1 1 "${keys[@]}" --set train.max_steps="$best" || fail "the short run failed"
+check "its last step is not saved once" test "$(grep -c "durable: step $best$" "$log")" = 1
 check "best/ is another adapter" cmp "$work/calm/best/adapter_model.safetensors" \
     "$work/short/adapter/adapter_model.safetensors"
 check "best/ has another config" cmp "$work/calm/best/adapter_config.json" \

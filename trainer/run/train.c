@@ -121,8 +121,8 @@ static bool is_over(const struct run *r)
 /* What ranks agree on at a step boundary. */
 enum { WANTS_STOP = 1, WANTS_SAVE = 2 };
 
-/* The best one, a stop and the end are saved before anything else happens; a periodic save goes to
- * the saver's thread. */
+/* The best one and a stop are saved before anything else happens; a periodic save goes to the
+ * saver's thread.  The end is saved by gr_persist_finish. */
 static gr_status save(struct run *r, bool *stops, int64_t step, bool is_best)
 {
     gr_status status = GR_OK;
@@ -135,10 +135,8 @@ static gr_status save(struct run *r, bool *stops, int64_t step, bool is_best)
     GR_TRY(gr_comm_agree(r->comm, &wants, "step"));
     *stops = (wants & WANTS_STOP) != 0 && !is_over(r);
     status = gr_failpoint(GR_FAILPOINT_STEP_UPDATED);
-    if (status == GR_OK && (*stops || is_best))
-        status = gr_persist_save(&r->persist, &r->engine, step, false);
-    else if (status == GR_OK && (wants & WANTS_SAVE) != 0 && !is_over(r))
-        status = gr_persist_save(&r->persist, &r->engine, step, true);
+    if (status == GR_OK && !is_over(r) && (*stops || is_best || (wants & WANTS_SAVE) != 0))
+        status = gr_persist_save(&r->persist, &r->engine, step, !*stops && !is_best);
     GR_TRY(gr_comm_agree_status(r->comm, status, "save"));
 out:
     return status;
