@@ -100,6 +100,7 @@ struct gr_device {
     const struct gr_ops *ops;
     const char *name;      /* "cpu", "cuda" */
     bool prefers_bf16;     /* products of bf16 are its fast ones */
+    bool widens_bf16;      /* frozen matrices may be bf16 beside f32 activations */
     const char *isa;       /* "v4", "sm_90 NVIDIA H100": part of the device kind */
     const char *isa_text;  /* in words; the CPU's only */
     const char *software;  /* "CUDA driver 13.0, ...": likewise; NULL: nothing but the program */

@@ -135,6 +135,7 @@ static gr_status open_cpu(struct gr_device *dev, const char *isa_name)
     GR_TRY(choose_isa(&isa, isa_name));
     dev->ops = isa->ops;
     dev->prefers_bf16 = isa->prefers_bf16;
+    dev->widens_bf16 = true;
     dev->isa = isa->name;
     dev->isa_text = isa->text;
     dev->name = "cpu";

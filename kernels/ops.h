@@ -9,7 +9,7 @@
  * NaN.
  *
  * Activations, their gradients, frozen weights and A and B are all f32 or all bf16, but that frozen
- * matrices may be bf16 beside f32: they are widened where they are used.  An op computes
+ * matrices may be bf16 beside f32 on the CPU: they are widened where they are used.  An op computes
  * in f32 either way; in bf16 each result is rounded once, to the nearest with ties to even.  What
  * says f32 or f64 below stays so.
  *

@@ -97,11 +97,14 @@ static inline bool computes(enum gr_dtype dtype)
     return dtype == GR_F32 || dtype == GR_BF16;
 }
 
-/* A frozen matrix (rows, columns): of the activations' dtype, or bf16 as the file has it. */
+/* A frozen matrix (rows, columns): of the activations' dtype, or bf16 as the file has it where the
+ * device widens that. */
 static inline void check_frozen(struct check *c, const char *name, gr_tensor t, enum gr_dtype dtype,
                                 int64_t rows, int64_t columns)
 {
-    check_is(c, name, t, shape_2d(t.dtype == GR_BF16 ? GR_BF16 : dtype, rows, columns));
+    bool is_widened = t.dtype == GR_BF16 && c->dev->widens_bf16;
+
+    check_is(c, name, t, shape_2d(is_widened ? GR_BF16 : dtype, rows, columns));
 }
 
 /* Activations: a compute dtype, `ndim` dimensions, a padded number of rows or one alone.  The

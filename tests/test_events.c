@@ -273,10 +273,11 @@ TEST(events_jsonl_without_directory_is_refused)
 {
     struct gr_sink *sink = NULL;
 
-    ASSERT_INT(gr_sink_jsonl_create(&sink, "/nowhere/metrics.jsonl"), GR_ERR_USAGE);
+    ASSERT_INT(gr_sink_jsonl_create(&sink, "/proc/nowhere/metrics.jsonl"), GR_ERR_USAGE);
     ASSERT(sink == NULL);
-    ASSERT_TEXT(gr_error_message(), "/nowhere/metrics.jsonl: cannot be opened for appending (No "
-                                    "such file or directory)");
+    ASSERT_TEXT(gr_error_message(),
+                "/proc/nowhere/metrics.jsonl: cannot be opened for appending (No "
+                "such file or directory)");
 }
 
 TEST(events_jsonl_on_full_disk_fails_with_the_path)

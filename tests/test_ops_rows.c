@@ -107,6 +107,38 @@ TEST(embedding_any_shape_equals_twin)
     each_width(embedding);
 }
 
+/* A frozen matrix in bf16 beside activations in f32: widened by the CPU, refused by a GPU. */
+TEST(embedding_bf16_table_beside_f32_equals_twin_or_is_refused)
+{
+    for (int i = 0; rig_isa(i) != NULL; i++) {
+        struct rig r;
+        gr_tensor table, ids, y;
+        double *table_v, *found, expected[64 * 33];
+        int32_t *ids_v;
+
+        rig_open(&r, rig_isa(i), 1);
+        table = rig_random(&r, gr_tensor_2d(NULL, GR_BF16, 11, 33), 0, -2, 2);
+        ids = rig_random(&r, gr_tensor_1d(NULL, GR_I32, 64), 0, -1, 11);
+        y = rig_tensor(&r, gr_tensor_2d(NULL, GR_F32, 64, 33), 0);
+        table_v = rig_read(&r, table);
+        ids_v = rig_read_i32(&r, ids);
+        gr_embedding_forward(r.dev, y, table, ids);
+        if (rig_is_cuda()) {
+            ASSERT_INT(gr_device_sync(r.dev), GR_ERR_BUG);
+            ASSERT_TEXT(gr_error_message(), "embedding_forward: table does not fit (found BF16 "
+                                            "(11, 33), expected F32 (11, 33))");
+            gr_error_clear(); /* it sticks in the device */
+        } else {
+            found = rig_read(&r, y);
+            ref_embedding_forward(expected, table_v, ids_v, 64, 33);
+            rig_assert_close("y", found, expected, 64 * 33, 0);
+            gr_free(found);
+            rig_close(&r);
+        }
+        FREE(table_v, ids_v);
+    }
+}
+
 /* Forward into another tensor, backward overwriting, both against the twin. */
 static void rmsnorm(struct rig *r, gr_tensor shape, gr_tensor rstd_shape, const struct size *s)
 {
