@@ -36,6 +36,9 @@ ends 0 finished at --set train.init_from="$work/at@home/run@30" --set train.max_
 for other in child-of-adapter at; do same child "$other"; done
 if [ "$(hash_of child)" = "$reference" ]; then fail "the child is the parent"; else pass; fi
 ends 2 'differs at' scaled --set train.init_from="$parent" --set lora.lora_alpha=99
+ends 3 '' scaled --set train.init_from="$work/nowhere"
+ends 5 'the run does not fit' scaled --set device.memory=1MiB
+ends 0 finished scaled --set lora.lora_alpha=99 --set train.max_steps=9 # no refused start had claimed it
 cp -r "$parent" "$work/moving"
 GRAFT_FAIL='step.updated@2:0:kill' ends 137 '' torn --set train.init_from="$work/moving" --set train.max_steps=9
 rm -r "$work/moving"
@@ -121,7 +124,7 @@ wait "$first" || fail "the first start failed"
 same first undisturbed
 
 # ---- the report takes longer than the ranks wait for one another ----
-if GRAFT_FAIL='report.begin:0:delay=3000' train reported 2 1 --set dist.timeout_seconds=1 && [ -f "$work/reported/report.html" ]; then
+if GRAFT_FAIL='report.begin:0:delay=9000' train reported 2 1 --set dist.timeout_seconds=6 && [ -f "$work/reported/report.html" ]; then
     pass
 else
     fail "reported: exit $?"

@@ -72,14 +72,13 @@ static gr_status sweep_exports(struct gr_persist *p)
 }
 
 static gr_status open_on_io_rank(bool *is_done, struct gr_persist *p,
-                                 const struct gr_run_identity *identity,
                                  const struct gr_adapter *adapter, bool takeover)
 {
     gr_status status = GR_OK;
-    struct gr_buffer yaml = {0};
+    bool is_there;
 
     GR_TRY(gr_store_open(&p->store, p->config->output));
-    GR_TRY(gr_run_identity_claim(p->store, identity));
+    GR_TRY(gr_run_identity_check(&is_there, p->store, p->identity));
     GR_TRY(look(is_done, p, adapter));
     if (*is_done)
         goto out;
@@ -88,10 +87,7 @@ static gr_status open_on_io_rank(bool *is_done, struct gr_persist *p,
     if (*is_done)
         goto out;
     GR_TRY(sweep_exports(p));
-    gr_config_print(&yaml, p->config, false);
-    GR_TRY(p->store->ops->put(p->store, "config.yaml", yaml.data, (int64_t)yaml.length));
 out:
-    gr_buffer_release(&yaml);
     return status;
 }
 
@@ -105,9 +101,10 @@ gr_status gr_persist_open(bool *is_done, struct gr_persist *p, const struct gr_c
     p->config = config;
     p->comm = comm;
     p->is_io_rank = gr_comm_rank(comm) == gr_comm_io_rank(comm);
+    p->identity = identity;
     *is_done = false;
     if (p->is_io_rank)
-        status = open_on_io_rank(is_done, p, identity, adapter, takeover);
+        status = open_on_io_rank(is_done, p, adapter, takeover);
     GR_TRY(gr_comm_agree_status(comm, status, "output"));
     GR_TRY(gr_comm_broadcast(comm, gr_comm_io_rank(comm), is_done, sizeof *is_done, "output"));
 out:
@@ -141,10 +138,37 @@ out:
     return status;
 }
 
-static gr_status start_on_io_rank(struct gr_persist *p, struct gr_snapshot *snapshot,
-                                  const struct gr_adapter *adapter, const char *device_kind)
+static gr_status read_parent(struct gr_persist *p, const struct gr_engine *engine)
+{
+    const struct gr_adapter *adapter = engine->adapters[0];
+
+    p->parent = GR_NEW_ARRAY(float, adapter->elements);
+    return gr_parent_read(p->parent, adapter, &engine->model.config, p->config->train.init_from);
+}
+
+/* What can still be refused of a new run is refused before the output is claimed for it. */
+static gr_status claim(struct gr_persist *p, const struct gr_engine *engine)
 {
     gr_status status = GR_OK;
+    struct gr_buffer yaml = {0};
+    bool is_there;
+
+    GR_TRY(gr_run_identity_check(&is_there, p->store, p->identity));
+    if (!is_there && p->config->train.init_from != NULL)
+        GR_TRY(read_parent(p, engine));
+    GR_TRY(gr_run_identity_claim(p->store, p->identity));
+    gr_config_print(&yaml, p->config, false);
+    GR_TRY(p->store->ops->put(p->store, "config.yaml", yaml.data, (int64_t)yaml.length));
+out:
+    gr_buffer_release(&yaml);
+    return status;
+}
+
+static gr_status start_on_io_rank(struct gr_persist *p, struct gr_snapshot *snapshot,
+                                  const struct gr_engine *engine, const char *device_kind)
+{
+    gr_status status = GR_OK;
+    const struct gr_adapter *adapter = engine->adapters[0];
     struct gr_checkpoint found = {0};
     char run_hash[GR_SHA256_HEX_BYTES], host[256] = "";
     struct gr_state_options options = {.run_hash = run_hash,
@@ -158,6 +182,7 @@ static gr_status start_on_io_rank(struct gr_persist *p, struct gr_snapshot *snap
                                        .clock = gr_state_real_clock()};
 
     gethostname(host, sizeof host - 1);
+    GR_TRY(claim(p, engine));
     GR_TRY(gr_state_run_hash(run_hash, p->store));
     GR_TRY(gr_state_start(&p->state, &found, p->store, &options));
     p->term = gr_state_term(p->state);
@@ -210,7 +235,7 @@ gr_status gr_persist_resume(struct gr_persist *p, int64_t *step, struct gr_engin
 
     gr_snapshot_init(&staged, adapter->elements);
     if (p->is_io_rank)
-        status = start_on_io_rank(p, &staged, adapter, device_kind);
+        status = start_on_io_rank(p, &staged, engine, device_kind);
     GR_TRY(gr_comm_agree_status(p->comm, status, "resume"));
     GR_TRY(share(p, &staged));
     *step = p->base_step = staged.step;
@@ -226,23 +251,23 @@ out:
 gr_status gr_persist_init_from(struct gr_persist *p, struct gr_engine *engine)
 {
     gr_status status = GR_OK;
-    const struct gr_adapter *adapter = engine->adapters[0];
-    const char *from = p->config->train.init_from;
-    float *values = NULL;
+    int64_t elements = engine->adapters[0]->elements;
 
-    if (from == NULL)
+    if (p->config->train.init_from == NULL)
         return GR_OK;
-    values = GR_NEW_ARRAY(float, adapter->elements);
-    if (p->is_io_rank)
-        status = gr_parent_read(values, adapter, &engine->model.config, from);
+    if (!p->is_io_rank)
+        p->parent = GR_NEW_ARRAY(float, elements);
+    else if (p->parent == NULL)
+        status = read_parent(p, engine);
     if (p->is_io_rank && status == GR_OK)
-        status = gr_run_claim_parent(p->store, values, adapter->elements);
+        status = gr_run_claim_parent(p->store, p->parent, elements);
     GR_TRY(gr_comm_agree_status(p->comm, status, "init_from"));
-    GR_TRY(gr_comm_broadcast(p->comm, gr_comm_io_rank(p->comm), values,
-                             adapter->elements * (int64_t)sizeof *values, "init_from"));
-    GR_TRY(gr_engine_set_adapter(engine, values, 0));
+    GR_TRY(gr_comm_broadcast(p->comm, gr_comm_io_rank(p->comm), p->parent,
+                             elements * (int64_t)sizeof *p->parent, "init_from"));
+    GR_TRY(gr_engine_set_adapter(engine, p->parent, 0));
 out:
-    gr_free(values);
+    gr_free(p->parent);
+    p->parent = NULL;
     return status;
 }
 
@@ -383,6 +408,7 @@ gr_status gr_persist_finish(struct gr_persist *p, struct gr_engine *engine, int6
 
 void gr_persist_release(struct gr_persist *p)
 {
+    gr_free(p->parent);
     gr_saver_destroy(p->saver);
     gr_state_destroy(p->state);
     gr_run_lock_release(p->lock);

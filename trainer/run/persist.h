@@ -14,10 +14,12 @@ struct gr_persist {
     struct gr_comm *comm;
     bool is_io_rank;
     /* the I/O rank's; NULL elsewhere */
+    const struct gr_run_identity *identity;
     struct gr_store *store;
     struct gr_run_lock *lock;
     struct gr_state *state;
     struct gr_saver *saver;
+    float *parent;        /* adapter of train.init_from once it is read; NULL: not yet, or none */
     int64_t last_save_ns; /* when the last save was handed over */
     int64_t base_step;    /* resumed from: durable already */
 
@@ -27,16 +29,19 @@ struct gr_persist {
     double best_loss;
 };
 
-/* Opens the output, claims run.json and the lock.  *is_done: the run is finished and its adapter is
- * there as done.json says (exported again from the last checkpoint if it was not); then nothing was
- * started.  Errors: ERR_USAGE (another run), ERR_FENCED (in use by another process). */
+/* Opens the output and takes its lock.  *is_done: the run is finished and its adapter is there as
+ * done.json says (exported again from the last checkpoint if it was not); then nothing was started.
+ * identity: borrowed until gr_persist_resume, which claims the output for it; a start that fails
+ * before leaves it to any other.  Errors: ERR_USAGE (another run), ERR_FENCED (in use by another
+ * process). */
 gr_status gr_persist_open(bool *is_done, struct gr_persist *persist, const struct gr_config *config,
                           struct gr_comm *comm, const struct gr_run_identity *identity,
                           const struct gr_adapter *adapter, bool takeover);
 
-/* Takes a term and the newest good checkpoint into the engine (initialised already), on every rank.
- * *step: updates done, 0 without a checkpoint.  Errors: those of gr_state_start; ERR_DATA when the
- * checkpoint is not this adapter's. */
+/* Puts run.json and config.yaml, takes a term and the newest good checkpoint into the engine
+ * (initialised already), on every rank.  *step: updates done, 0 without a checkpoint.  Errors:
+ * those of gr_run_identity_claim, gr_state_start and, for a new run, gr_parent_read; ERR_DATA when
+ * the checkpoint is not this adapter's. */
 gr_status gr_persist_resume(struct gr_persist *persist, int64_t *step, struct gr_engine *engine,
                             const char *device_kind);
 

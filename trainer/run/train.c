@@ -33,6 +33,7 @@ struct run {
     struct gr_trial trial; /* an ordinary run has one */
     struct gr_evaluator evaluator;
     bool has_eval;
+    struct gr_run_identity identity;
     struct gr_persist persist; /* the run's directory */
     struct gr_choices choices; /* what computes, the same on all ranks */
     struct gr_events *events;  /* I/O rank only */
@@ -234,17 +235,16 @@ out:
 }
 
 /* What the run is must match what its directory says; a finished run is not started again. */
-static gr_status claim_output(bool *is_done, struct run *r)
+static gr_status open_output(bool *is_done, struct run *r)
 {
-    struct gr_run_identity identity = {.config = r->config,
-                                       .model_hash = r->engine.model_hash,
-                                       .tokenizer_hash = r->inputs.tokenizer_hash,
-                                       .train_hash = r->inputs.train_hash,
-                                       .eval_hash = r->inputs.eval_hash,
-                                       .dtype = gr_compute_dtype_word(r->engine.model.dtype),
-                                       .total_steps = r->total_steps};
-
-    return gr_persist_open(is_done, &r->persist, r->config, r->comm, &identity, r->trial.adapter,
+    r->identity = (struct gr_run_identity){.config = r->config,
+                                           .model_hash = r->engine.model_hash,
+                                           .tokenizer_hash = r->inputs.tokenizer_hash,
+                                           .train_hash = r->inputs.train_hash,
+                                           .eval_hash = r->inputs.eval_hash,
+                                           .dtype = gr_compute_dtype_word(r->engine.model.dtype),
+                                           .total_steps = r->total_steps};
+    return gr_persist_open(is_done, &r->persist, r->config, r->comm, &r->identity, r->trial.adapter,
                            r->options->takeover);
 }
 
@@ -448,7 +448,7 @@ gr_status gr_train(struct gr_comm *comm, const struct gr_config *config,
     GR_TRY(gr_comm_agree_status(comm, status, "start"));
     GR_TRY(gr_rank_check_same(&run.engine, &run.inputs, NULL));
     GR_TRY(gr_comm_agree_status(comm, gr_engine_join(&run.engine), "start"));
-    GR_TRY(claim_output(&is_done, &run));
+    GR_TRY(open_output(&is_done, &run));
     if (is_done) {
         gr_note("already finished: %s/adapter", config->output);
         leave_peers(&run);

@@ -110,22 +110,30 @@ out:
     return status;
 }
 
-/* Checkpoints belong to the run.json they began with: a new one would condemn them all. */
-static gr_status refuse_lost_identity(struct gr_store *store)
+gr_status gr_run_identity_check(bool *is_there, struct gr_store *store,
+                                const struct gr_run_identity *identity)
 {
     gr_status status = GR_OK;
     struct gr_store_list list = {0};
     struct gr_buffer bytes = {0};
+    json_t *mine = describe(identity);
 
+    *is_there = true;
     status = store->ops->get(store, &bytes, "run.json", 0, 1);
-    if (status != GR_ERR_NOT_FOUND)
+    if (status != GR_ERR_NOT_FOUND) {
+        if (status == GR_OK)
+            status = compare_identity(store, mine);
         goto out;
+    }
     gr_error_clear();
+    *is_there = false;
     GR_TRY(store->ops->list(store, &list, "ckpt/"));
-    if (list.count > 0)
+    if (list.count >
+        0) /* they belong to the run.json they began with: a new one would condemn them */
         GR_TRY(gr_fail(GR_ERR_CORRUPT, store->url, "put run.json back, or use another output",
                        "run.json is gone, but there are %lld checkpoints", (long long)list.count));
 out:
+    json_decref(mine);
     gr_store_list_release(&list);
     gr_buffer_release(&bytes);
     return status;
@@ -135,20 +143,22 @@ gr_status gr_run_identity_claim(struct gr_store *store, const struct gr_run_iden
 {
     gr_status status = GR_OK;
     struct gr_state_clock clock = gr_state_real_clock();
-    json_t *mine = describe(identity), *whole = json_copy(mine);
+    json_t *whole = describe(identity);
     char uuid[GR_STATE_UUID_BYTES];
+    bool is_there = false;
 
-    GR_TRY(refuse_lost_identity(store));
+    GR_TRY(gr_run_identity_check(&is_there, store, identity));
+    if (is_there)
+        goto out;
     clock.uuid(clock.context, uuid); /* tells this creation from another with the same identity */
     json_object_set_new(whole, "run_id", json_string(uuid));
     status = gr_run_put_json(store, "run.json", whole);
-    if (status == GR_ERR_EXISTS) {
+    if (status == GR_ERR_EXISTS) { /* another start was quicker */
         gr_error_clear();
-        status = compare_identity(store, mine);
+        status = gr_run_identity_check(&is_there, store, identity);
     }
 out:
     json_decref(whole);
-    json_decref(mine);
     return status;
 }
 

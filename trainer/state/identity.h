@@ -15,8 +15,12 @@ struct gr_run_identity {
     int64_t total_steps;
 };
 
-/* Puts run.json, with a run id, if there is none; otherwise the one there must say the same.
- * Errors: ERR_USAGE listing each difference, old and new. */
+/* If there is a run.json it must say the same.  Errors: ERR_USAGE listing each difference, old and
+ * new; ERR_CORRUPT when there are checkpoints without one. */
+gr_status gr_run_identity_check(bool *is_there, struct gr_store *store,
+                                const struct gr_run_identity *identity);
+
+/* Puts run.json, with a run id, if there is none; otherwise checks.  Errors: those of the check. */
 gr_status gr_run_identity_claim(struct gr_store *store, const struct gr_run_identity *identity);
 
 /* Its "dtype" into word; "" when there is no run yet.  Errors: ERR_RETRY and the store's others. */
