@@ -155,8 +155,8 @@ kill_rank()
     begin=$SECONDS
     kill -9 "$(cat "pid.$1")"
     wait "$job" || code=$?
-    if [ $((SECONDS - begin)) -ge 15 ]; then
-        fail "$name: the job ended after $((SECONDS - begin)) s, expected less than 15"
+    if [ $((SECONDS - begin)) -ge 60 ]; then
+        fail "$name: the job ended after $((SECONDS - begin)) s, expected less than 60"
     fi
     if [ "$code" != 137 ] && [ "$code" != 138 ]; then
         fail "$name: exit code $code, expected 137 or 138"

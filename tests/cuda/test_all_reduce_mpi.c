@@ -172,11 +172,11 @@ TEST(all_reduce_mpi_silent_peer_is_given_up_in_time)
     gr_peers_sum(r.dev, t); /* connects them */
     ASSERT_OK(gr_peers_wait(r.dev, &lost, 30));
     if (gr_comm_rank(r.comm) == 1)
-        gr_sleep_ns(2000000000);
+        gr_sleep_ns(5000000000);
     begin_ns = gr_clock_ns();
     gr_peers_sum(r.dev, t);
     ASSERT_INT(gr_peers_wait(r.dev, &lost, 0.5), GR_ERR_RETRY);
     ASSERT_INT(lost, 77);
-    ASSERT((double)(gr_clock_ns() - begin_ns) * 1e-9 < 1.5);
+    ASSERT((double)(gr_clock_ns() - begin_ns) * 1e-9 < 4);
     gr_error_clear(); /* and nothing is given back: the device would wait for what never comes */
 }

@@ -9,7 +9,7 @@ demo=$GRAFT_SOURCE_DIR/data/demo
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export XDG_CACHE_HOME=$work/cache TMPDIR=$work
-timeout_seconds=3 limit_seconds=60
+timeout_seconds=6 limit_seconds=90
 passed=0 failed=0
 
 # train NAME RANKS COMMAND...: its exit code in $code, its messages in $work/log

@@ -125,13 +125,13 @@ TEST(nccl_mpi_silent_peer_is_given_up_in_time)
     data = filled(GR_F32, MOST, rank);
     is_over = true;
     if (rank == 1)
-        gr_sleep_ns(2000000000);
+        gr_sleep_ns(5000000000);
     begin_ns = gr_clock_ns();
     gr_peers_exchange(dev, peer, rank == 0 ? data : gr_tensor_1d(NULL, GR_F32, 0),
                       rank == 1 ? data : gr_tensor_1d(NULL, GR_F32, 0));
     ASSERT_INT(gr_peers_wait(dev, &lost, 0.5), GR_ERR_RETRY);
     ASSERT_INT(lost, peer);
-    ASSERT((double)(gr_clock_ns() - begin_ns) * 1e-9 < 1.5);
+    ASSERT((double)(gr_clock_ns() - begin_ns) * 1e-9 < 4);
     error = gr_error_take();
     ASSERT(strstr(error.message, "nothing came") != NULL);
 }
