@@ -32,6 +32,7 @@ end=$(field calm step) best=$(best_of calm)
 echo "best step $best, ended at $end"
 check "it did not stop early" test "$end" -lt 400
 check "not patience evaluations after the best" test "$end" -eq $((best + 2 * 3))
+check "done.json tells of another best" test "$(field calm best_step)" = "$best"
 check "no word of the end" grep -q "early stopping: none of the last 3 .* step $best's" "$log"
 "$graft" checkpoints ls "$work/calm" > "$work/ls"
 check "the best checkpoint is not marked" grep -Eq " $best +1 .*best" "$work/ls"

@@ -376,9 +376,10 @@ static gr_status export_best(struct gr_persist *p, const struct gr_adapter *adap
 }
 
 static gr_status finish_on_io_rank(struct gr_persist *p, struct gr_engine *engine, int64_t step,
-                                   double final_loss)
+                                   double train_loss)
 {
     gr_status status = GR_OK;
+    const struct gr_run_result result = {step, train_loss, p->best_step, p->best_loss};
     const struct gr_adapter *adapter = engine->adapters[0];
     float *values = GR_NEW_ARRAY(float, adapter->elements);
 
@@ -386,14 +387,14 @@ static gr_status finish_on_io_rank(struct gr_persist *p, struct gr_engine *engin
     GR_TRY(export_best(p, adapter));
     GR_TRY(gr_run_export(p->store, "adapter", adapter, values, p->config->model));
     GR_TRY(gr_state_check_fence(p->state));
-    GR_TRY(gr_run_put_done(p->store, adapter, values, p->config->model, step, final_loss));
+    GR_TRY(gr_run_put_done(p->store, adapter, values, p->config->model, &result));
 out:
     gr_free(values);
     return status;
 }
 
 gr_status gr_persist_finish(struct gr_persist *p, struct gr_engine *engine, int64_t step,
-                            double final_loss)
+                            double train_loss)
 {
     gr_status status = gr_persist_save(p, engine, step, false);
 
@@ -401,7 +402,7 @@ gr_status gr_persist_finish(struct gr_persist *p, struct gr_engine *engine, int6
         gr_saver_destroy(
             p->saver); /* the exports take memory like its buffers, now in their place */
         p->saver = NULL;
-        status = finish_on_io_rank(p, engine, step, final_loss);
+        status = finish_on_io_rank(p, engine, step, train_loss);
     }
     return gr_comm_agree_status(p->comm, status, "export");
 }

@@ -70,7 +70,7 @@ gr_status gr_persist_save(struct gr_persist *persist, struct gr_engine *engine, 
 /* The final checkpoint durable, the exports (best/ if there was an evaluation), the fence,
  * done.json.  Errors: those of gr_persist_save, gr_run_export and gr_run_put_done; ERR_FENCED. */
 gr_status gr_persist_finish(struct gr_persist *persist, struct gr_engine *engine, int64_t step,
-                            double final_loss);
+                            double train_loss);
 void gr_persist_release(struct gr_persist *persist);
 
 #endif

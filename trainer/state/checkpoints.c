@@ -288,7 +288,7 @@ static gr_status fail_needed(const char *name, enum gr_collect_reason reason)
     static const char *const words[] = {
         [GR_COLLECT_NOT_NEEDED] = "just pinned",
         [GR_COLLECT_PINNED] = "pinned",
-        [GR_COLLECT_BEST] = "the best",
+        [GR_COLLECT_BEST] = "the best that one of the three newest tells of",
         [GR_COLLECT_NEWEST] = "among the three newest good ones",
     };
 

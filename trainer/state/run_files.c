@@ -187,8 +187,8 @@ out:
 }
 
 gr_status gr_run_put_done(struct gr_store *store, const struct gr_adapter *adapter,
-                          const float *values, const char *base_model, int64_t step,
-                          double final_loss)
+                          const float *values, const char *base_model,
+                          const struct gr_run_result *result)
 {
     gr_status status = GR_OK;
     struct gr_buffer bytes[2] = {{0}, {0}};
@@ -197,9 +197,13 @@ gr_status gr_run_put_done(struct gr_store *store, const struct gr_adapter *adapt
     char *place = gr_format("%s/done.json", store->url);
 
     json_object_set_new(done, "adapter_sha256", pack(bytes, adapter, values, base_model));
-    json_object_set_new(done, "step", json_integer(step));
-    if (isfinite(final_loss))
-        json_object_set_new(done, "train_loss", json_real(final_loss));
+    json_object_set_new(done, "step", json_integer(result->step));
+    if (isfinite(result->train_loss))
+        json_object_set_new(done, "train_loss", json_real(result->train_loss));
+    if (result->best_step > 0) {
+        json_object_set_new(done, "best_step", json_integer(result->best_step));
+        json_object_set_new(done, "best_eval_loss", json_real(result->best_eval_loss));
+    }
     GR_TRY(gr_failpoint(GR_FAILPOINT_DONE_BEFORE));
     status = gr_run_put_json(store, "done.json", done);
     if (status == GR_ERR_EXISTS) { /* an earlier start got this far: the same adapter, or a bug */

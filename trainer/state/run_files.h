@@ -21,9 +21,17 @@ gr_status gr_run_export_again(bool *is_it, struct gr_store *store, const struct 
 gr_status gr_run_export(struct gr_store *store, const char *folder,
                         const struct gr_adapter *adapter, const float *values,
                         const char *base_model);
-/* Puts done.json: the hashes of that export, the step, and final_loss unless it is NaN. */
+
+/* What a run came to. */
+struct gr_run_result {
+    int64_t step;
+    double train_loss; /* of the last step; NaN: this start made none */
+    int64_t best_step; /* of the least evaluation loss; 0: there was no evaluation */
+    double best_eval_loss;
+};
+/* Puts done.json: the hashes of that export, and the result. */
 gr_status gr_run_put_done(struct gr_store *store, const struct gr_adapter *adapter,
-                          const float *values, const char *base_model, int64_t step,
-                          double final_loss);
+                          const float *values, const char *base_model,
+                          const struct gr_run_result *result);
 
 #endif
