@@ -36,6 +36,10 @@ check "done.json tells of another best" test "$(field calm best_step)" = "$best"
 check "no word of the end" grep -q "early stopping: none of the last 3 .* step $best's" "$log"
 "$graft" checkpoints ls "$work/calm" > "$work/ls"
 check "the best checkpoint is not marked" grep -Eq " $best +1 .*best" "$work/ls"
+cp -r "$work/calm/best" "$work/best"
+rm -r "$work/calm/best"
+train calm 1 1 "${keys[@]}" || fail "the finished run, started again, failed"
+check "best/ is not back" diff -r "$work/best" "$work/calm/best"
 
 # A run that ends at the best step finishes with what best/ holds.
 train short 1 1 "${keys[@]}" --set train.max_steps="$best" || fail "the short run failed"

@@ -114,6 +114,7 @@ static void read_run_files(struct gr_store *store)
                                              .total_steps = 2};
     const float values[8] = {0};
     enum gr_run_end end;
+    struct gr_run_result lost;
     bool is_it = false;
     char word[16];
 
@@ -122,6 +123,7 @@ static void read_run_files(struct gr_store *store)
     fuzz_end(gr_run_identity_claim(store, &identity));
     fuzz_end(gr_run_look(&end, store, the_adapter()));
     fuzz_end(gr_run_export_again(&is_it, store, the_adapter(), values, "base"));
+    fuzz_end(gr_run_lost_best(&lost, store));
     fuzz_end(gr_run_claim_parent(store, values, 8));
     gr_config_release(&config);
 }

@@ -41,16 +41,51 @@ out:
     return status;
 }
 
-/* Done already, with adapter/ in order again? */
+/* The best evaluation's adapter as best/.  Its checkpoint is kept, but a disk may have damaged it:
+ * that does not take the finished adapter away. */
+static gr_status export_best(struct gr_persist *p, const struct gr_adapter *adapter)
+{
+    gr_status status = GR_OK;
+    char step[32], name[GR_CHECKPOINT_NAME_BYTES];
+    struct gr_snapshot snapshot;
+
+    if (p->best_step == 0)
+        return GR_OK;
+    gr_snapshot_init(&snapshot, adapter->elements);
+    snprintf(step, sizeof step, "%lld", (long long)p->best_step);
+    status = gr_state_find(name, p->store, step);
+    if (status == GR_OK)
+        status = gr_snapshot_load(&snapshot, p->store, name, adapter);
+    if (status == GR_OK)
+        status = gr_run_export(p->store, "best", adapter, snapshot.param, p->config->model);
+    gr_snapshot_release(&snapshot);
+    if (status == GR_ERR_DATA || status == GR_ERR_NOT_FOUND) {
+        gr_warn("best/ is not exported: %s", gr_error_message());
+        gr_error_clear();
+        return GR_OK;
+    }
+    if (status == GR_OK)
+        gr_note("best: step %s, eval loss %.6g: %s/best", step, p->best_loss, p->config->output);
+    return status;
+}
+
+/* Done already, with adapter/ and best/ in order again? */
 static gr_status look(bool *is_done, struct gr_persist *p, const struct gr_adapter *adapter)
 {
     gr_status status = GR_OK;
     enum gr_run_end end = GR_RUN_OPEN;
+    struct gr_run_result lost;
 
     GR_TRY(gr_run_look(&end, p->store, adapter));
+    *is_done = end != GR_RUN_OPEN;
+    if (!*is_done)
+        goto out;
     if (end == GR_RUN_EXPORT_DAMAGED)
         GR_TRY(export_again(p, adapter));
-    *is_done = end != GR_RUN_OPEN;
+    GR_TRY(gr_run_lost_best(&lost, p->store));
+    p->best_step = lost.best_step;
+    p->best_loss = lost.best_eval_loss;
+    GR_TRY(export_best(p, adapter));
 out:
     return status;
 }
@@ -345,34 +380,6 @@ bool gr_persist_is_exhausted(const struct gr_persist *p)
     int64_t patience = p->config->train.early_stopping_patience;
 
     return patience > 0 && p->evals_since_best >= patience;
-}
-
-/* The best evaluation's adapter as best/.  Its checkpoint is kept, but a disk may have damaged it:
- * that does not take the finished adapter away. */
-static gr_status export_best(struct gr_persist *p, const struct gr_adapter *adapter)
-{
-    gr_status status = GR_OK;
-    char step[32], name[GR_CHECKPOINT_NAME_BYTES];
-    struct gr_snapshot snapshot;
-
-    if (p->best_step == 0)
-        return GR_OK;
-    gr_snapshot_init(&snapshot, adapter->elements);
-    snprintf(step, sizeof step, "%lld", (long long)p->best_step);
-    status = gr_state_find(name, p->store, step);
-    if (status == GR_OK)
-        status = gr_snapshot_load(&snapshot, p->store, name, adapter);
-    if (status == GR_OK)
-        status = gr_run_export(p->store, "best", adapter, snapshot.param, p->config->model);
-    gr_snapshot_release(&snapshot);
-    if (status == GR_ERR_DATA || status == GR_ERR_NOT_FOUND) {
-        gr_warn("best/ is not exported: %s", gr_error_message());
-        gr_error_clear();
-        return GR_OK;
-    }
-    if (status == GR_OK)
-        gr_note("best: step %s, eval loss %.6g: %s/best", step, p->best_loss, p->config->output);
-    return status;
 }
 
 static gr_status finish_on_io_rank(struct gr_persist *p, struct gr_engine *engine, int64_t step,

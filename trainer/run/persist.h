@@ -30,7 +30,7 @@ struct gr_persist {
 };
 
 /* Opens the output and takes its lock.  *is_done: the run is finished and its adapter is there as
- * done.json says (exported again from the last checkpoint if it was not); then nothing was started.
+ * done.json says (exported again from a checkpoint if not, as is best/); then nothing was started.
  * identity: borrowed until gr_persist_resume, which claims the output for it; a start that fails
  * before leaves it to any other.  Errors: ERR_USAGE (another run), ERR_FENCED (in use by another
  * process). */

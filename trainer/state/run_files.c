@@ -186,6 +186,37 @@ out:
     return status;
 }
 
+gr_status gr_run_lost_best(struct gr_run_result *lost, struct gr_store *store)
+{
+    static const char *const keys[] = {"best/adapter_model.safetensors",
+                                       "best/adapter_config.json"};
+    gr_status status = GR_OK;
+    json_t *done = NULL, *hashes = NULL;
+    bool is_lost = false;
+
+    *lost = (struct gr_run_result){0};
+    GR_TRY(read_done(&done, &hashes, store));
+    for (int i = 0; i < GR_COUNT(keys); i++) {
+        struct gr_buffer first = {0};
+
+        status = store->ops->get(store, &first, keys[i], 0, 1);
+        gr_buffer_release(&first);
+        if (status == GR_ERR_NOT_FOUND) {
+            gr_error_clear();
+            status = GR_OK;
+            is_lost = true;
+        }
+        GR_TRY(status);
+    }
+    if (is_lost) {
+        lost->best_step = json_integer_value(json_object_get(done, "best_step"));
+        lost->best_eval_loss = json_number_value(json_object_get(done, "best_eval_loss"));
+    }
+out:
+    json_decref(done);
+    return status;
+}
+
 gr_status gr_run_put_done(struct gr_store *store, const struct gr_adapter *adapter,
                           const float *values, const char *base_model,
                           const struct gr_run_result *result)

@@ -29,6 +29,9 @@ struct gr_run_result {
     int64_t best_step; /* of the least evaluation loss; 0: there was no evaluation */
     double best_eval_loss;
 };
+/* best_step and best_eval_loss of a finished run whose best/ is not there any more; best_step 0:
+ * nothing is lost. */
+gr_status gr_run_lost_best(struct gr_run_result *lost, struct gr_store *store);
 /* Puts done.json: the hashes of that export, and the result. */
 gr_status gr_run_put_done(struct gr_store *store, const struct gr_adapter *adapter,
                           const float *values, const char *base_model,
