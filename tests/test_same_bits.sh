@@ -76,22 +76,16 @@ v4bf16) columns='f32 f32-v3 bf16 bf16-v3 bf16-v4' ;;
 v4amx) columns='f32 f32-v3 f32-v4 bf16 bf16-v3 bf16-v4 bf16-v4bf16' ;;
 *) columns='f32 f32-v3 bf16 bf16-v3' ;;
 esac
-# cells M: RANKS:THREADS of the runs of a column that must be equal.  The tree over ranks is the same code in
-# each column, and so is how tiles are shared among threads for each number of ranks: the first column has
-# every number of ranks and, of one rank, of threads, and every pair of both over its four M; the others
-# have what could differ in an instruction set or in bf16: threads, and threads in the most ranks.
+# cells M: RANKS:THREADS of the runs of a column that must be equal: all pairs in the instruction set that is
+# chosen.  A lesser one has what could differ in it, as the tree over ranks and the sharing of tiles among
+# threads are the same code: threads, and threads in the most ranks.
 cells()
 {
     local most=$(($1 < 4 ? $1 : 4)) ranks
-    if [ "$column" != f32 ]; then
-        echo "1:1 1:3 $most:2"
-        return
-    fi
-    echo '1:1 1:2 1:3'
-    for ((ranks = 2; ranks <= most; ranks++)); do
-        echo "$ranks:$(((ranks + $1) % 3 + 1))"
-        if [ "$1" = 8 ]; then echo "$ranks:$(((ranks + $1 + 2) % 3 + 1))"; fi
-    done
+    case $column in
+    *-*) echo "1:1 1:3 $most:2" ;;
+    *) for ((ranks = 1; ranks <= most; ranks++)); do echo "$ranks:1 $ranks:2 $ranks:3"; done ;;
+    esac
 }
 
 declare -A of_f32
