@@ -102,3 +102,75 @@ TEST(arch_partly_rotated_heads_are_refused_wherever_they_stand)
     ASSERT_TEXT(gr_error_message(),
                 "./config.json: rope_parameters: partial_rotary_factor (found 0.5, expected 1)");
 }
+
+#define YARN "\"rope_type\": \"yarn\", \"factor\": 4"
+#define LLAMA3                                                                                     \
+    "\"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 1, \"high_freq_factor\": 4"
+#define LENGTH(n) ", \"original_max_position_embeddings\": " #n
+
+/* The numbers of transformers 5.23; config.json's max_position_embeddings is 64. */
+TEST(arch_rope_length_stands_in_the_dict_or_beside_it)
+{
+    static const struct {
+        const char *keys;
+        double length;
+    } cases[] = {
+        {", \"rope_scaling\": {" YARN "}", 64},
+        {", \"rope_scaling\": {" YARN LENGTH(32) "}", 32},
+        {LENGTH(16) ", \"rope_scaling\": {" YARN "}", 16},
+        {LENGTH(16) ", \"rope_parameters\": {" YARN "}", 16},
+        {LENGTH(16) ", \"rope_scaling\": {" YARN LENGTH(16) "}", 16},
+        {", \"rope_scaling\": {" LLAMA3 "}", 64},
+        {", \"rope_scaling\": {" LLAMA3 LENGTH(32) "}", 32},
+        {LENGTH(16) ", \"rope_scaling\": {" LLAMA3 "}", 16},
+        {LENGTH(16) ", \"rope_parameters\": {" LLAMA3 LENGTH(16) "}", 16},
+    };
+    struct gr_model_config c;
+
+    gr_test_enter_folder();
+    for (int64_t i = 0; i < GR_COUNT(cases); i++) {
+        ASSERT_OK(load(&c, "llama", cases[i].keys));
+        ASSERT_MSG(c.rope.original_max_position_embeddings == cases[i].length, "%s gives %g",
+                   cases[i].keys, c.rope.original_max_position_embeddings);
+    }
+}
+
+TEST(arch_rope_lengths_that_differ_are_refused)
+{
+    struct gr_model_config c;
+
+    gr_test_enter_folder();
+    ASSERT_INT(load(&c, "llama", LENGTH(16) ", \"rope_scaling\": {" LLAMA3 LENGTH(32) "}"),
+               GR_ERR_DATA);
+    ASSERT_TEXT(gr_error_message(),
+                "./config.json: rope_scaling: original_max_position_embeddings (found 32, expected "
+                "16 as outside the dict)");
+    gr_error_clear();
+    ASSERT_INT(load(&c, "llama", LENGTH(16) ", \"rope_parameters\": {" YARN LENGTH(32) "}"),
+               GR_ERR_DATA);
+    gr_error_clear();
+    ASSERT_OK(load(&c, "llama",
+                   LENGTH(16) ", \"rope_scaling\": {\"rope_type\": \"linear\", "
+                              "\"factor\": 2" LENGTH(32) "}"));
+}
+
+TEST(arch_rope_scaling_counts_before_rope_parameters)
+{
+    static const char parameters[] =
+        ", \"rope_parameters\": {\"rope_type\": \"default\", \"rope_theta\": 500}";
+    struct gr_model_config c;
+    char *both =
+        gr_format("%s, \"rope_scaling\": {\"type\": \"linear\", \"factor\": 2}", parameters);
+    char *empty = gr_format("%s, \"rope_scaling\": {}", parameters);
+
+    gr_test_enter_folder();
+    ASSERT_OK(load(&c, "llama", both));
+    ASSERT_INT(c.rope.kind, GR_ROPE_LINEAR);
+    ASSERT_MSG(c.rope.factor == 2 && c.rope.theta == 10000, "factor %g, theta %g", c.rope.factor,
+               c.rope.theta);
+    ASSERT_OK(load(&c, "llama", empty));
+    ASSERT_INT(c.rope.kind, GR_ROPE_DEFAULT);
+    ASSERT_MSG(c.rope.theta == 500, "theta %g", c.rope.theta);
+    gr_free(both);
+    gr_free(empty);
+}

@@ -137,7 +137,47 @@ out:
     return status;
 }
 
-/* rope_parameters (transformers 5), or rope_theta and rope_scaling (before). */
+/* The length before stretching.  It may stand outside the dict, where transformers 4 does not look
+ * and transformers 5 looks first. */
+static gr_status read_original_length(struct gr_model_config *c, const struct gr_json *config,
+                                      const struct gr_json *dict)
+{
+    gr_status status = GR_OK;
+    const char key[] = "original_max_position_embeddings";
+    double outside = (double)c->max_position_embeddings, length;
+
+    GR_TRY(gr_json_number_in(&outside, config, key, 1, 1e12));
+    length = outside;
+    GR_TRY(gr_json_number_in(&length, dict, key, 1, 1e12));
+    if (gr_json_has(config, key) && length != outside)
+        return gr_fail(GR_ERR_DATA, dict->place,
+                       "versions of transformers read different ones of the two; remove the one "
+                       "that the model was not trained with",
+                       "%s (found %.15g, expected %.15g as outside the dict)", key, length,
+                       outside);
+    c->rope.original_max_position_embeddings = length;
+out:
+    return status;
+}
+
+static gr_status read_llama3(struct gr_rope_config *rope, const struct gr_json *dict)
+{
+    gr_status status = GR_OK;
+
+    GR_TRY(gr_json_need(dict, "low_freq_factor"));
+    GR_TRY(gr_json_need(dict, "high_freq_factor"));
+    GR_TRY(gr_json_number_in(&rope->low_freq_factor, dict, "low_freq_factor", 1e-6, 1e6));
+    GR_TRY(gr_json_number_in(&rope->high_freq_factor, dict, "high_freq_factor", 1e-6, 1e6));
+    if (rope->high_freq_factor <= rope->low_freq_factor)
+        return gr_fail(GR_ERR_DATA, dict->place, "config.json is damaged",
+                       "high_freq_factor (found %g, expected more than low_freq_factor %g)",
+                       rope->high_freq_factor, rope->low_freq_factor);
+out:
+    return status;
+}
+
+/* rope_theta and rope_scaling, or rope_parameters (transformers 5).  Of both dicts every version
+ * takes rope_scaling, unless it is empty. */
 static gr_status read_rope(struct gr_model_config *c, const struct gr_json *config, double theta)
 {
     gr_status status = GR_OK;
@@ -148,9 +188,11 @@ static gr_status read_rope(struct gr_model_config *c, const struct gr_json *conf
 
     *rope = (struct gr_rope_config){.theta = theta, .factor = 1, .attention_factor = 1};
     GR_TRY(gr_json_number(&rope->theta, config, "rope_theta"));
-    GR_TRY(gr_json_object(&dict, config,
-                          gr_json_has(config, "rope_parameters") ? "rope_parameters"
-                                                                 : "rope_scaling"));
+    GR_TRY(gr_json_object(&dict, config, "rope_scaling"));
+    if (json_object_size(dict.value) == 0) {
+        gr_json_release(&dict);
+        GR_TRY(gr_json_object(&dict, config, "rope_parameters"));
+    }
     if (dict.value == NULL)
         goto out;
     GR_TRY(refuse_partial_rotary(&dict));
@@ -171,20 +213,10 @@ static gr_status read_rope(struct gr_model_config *c, const struct gr_json *conf
         goto out;
     GR_TRY(gr_json_need(&dict, "factor"));
     GR_TRY(gr_json_number(&rope->factor, &dict, "factor"));
-    rope->original_max_position_embeddings = (double)c->max_position_embeddings;
-    GR_TRY(gr_json_number_in(&rope->original_max_position_embeddings, &dict,
-                             "original_max_position_embeddings", 1, 1e12));
-    if (rope->kind == GR_ROPE_LLAMA3) {
-        GR_TRY(gr_json_need(&dict, "low_freq_factor"));
-        GR_TRY(gr_json_need(&dict, "high_freq_factor"));
-        GR_TRY(gr_json_need(&dict, "original_max_position_embeddings"));
-        GR_TRY(gr_json_number_in(&rope->low_freq_factor, &dict, "low_freq_factor", 1e-6, 1e6));
-        GR_TRY(gr_json_number_in(&rope->high_freq_factor, &dict, "high_freq_factor", 1e-6, 1e6));
-        if (rope->high_freq_factor <= rope->low_freq_factor)
-            GR_TRY(gr_fail(GR_ERR_DATA, dict.place, "config.json is damaged",
-                           "high_freq_factor (found %g, expected more than low_freq_factor %g)",
-                           rope->high_freq_factor, rope->low_freq_factor));
-    }
+    if (rope->kind == GR_ROPE_LLAMA3 || rope->kind == GR_ROPE_YARN)
+        GR_TRY(read_original_length(c, config, &dict));
+    if (rope->kind == GR_ROPE_LLAMA3)
+        GR_TRY(read_llama3(rope, &dict));
     if (rope->kind == GR_ROPE_YARN)
         GR_TRY(read_yarn(rope, &dict));
     if (!(rope->factor >= 1))
