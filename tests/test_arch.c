@@ -43,16 +43,8 @@ TEST(arch_eos_is_one_token_or_a_list)
                GR_ERR_DATA);
 }
 
-TEST(arch_window_counts_only_when_it_is_fully_given)
+TEST(arch_window_counts_only_when_it_is_on)
 {
-    static const struct {
-        const char *type, *keys;
-    } broken[] = {
-        {"qwen2", ", \"use_sliding_window\": true"},
-        {"qwen2", ", \"use_sliding_window\": true, \"sliding_window\": 16"},
-        {"qwen3", ", \"use_sliding_window\": true, \"max_window_layers\": 1"},
-        {"mistral", ""},
-    };
     struct gr_model_config c;
 
     gr_test_enter_folder();
@@ -60,13 +52,33 @@ TEST(arch_window_counts_only_when_it_is_fully_given)
     ASSERT_INT(gr_model_window(&c, 2), 0);
     ASSERT_OK(load(&c, "mistral", ", \"sliding_window\": null"));
     ASSERT_INT(gr_model_window(&c, 2), 0);
+    ASSERT_OK(load(&c, "llama", ", \"sliding_window\": 16"));
+    ASSERT_INT(gr_model_window(&c, 2), 0);
     ASSERT_OK(load(&c, "qwen2", sliding));
     ASSERT_INT(gr_model_window(&c, 0), 0);
     ASSERT_INT(gr_model_window(&c, 1), 16);
-    for (int64_t i = 0; i < GR_COUNT(broken); i++) {
-        ASSERT_MSG(load(&c, broken[i].type, broken[i].keys) == GR_ERR_DATA, "%s%s is accepted",
-                   broken[i].type, broken[i].keys);
-        gr_error_clear();
+}
+
+TEST(arch_window_keys_that_are_absent_are_those_of_transformers)
+{
+    static const struct {
+        const char *type, *keys;
+        int64_t window, from;
+    } cases[] = {
+        {"mistral", "", 4096, 0},
+        {"mistral", ", \"sliding_window\": 16, \"max_window_layers\": 1", 16, 0},
+        {"qwen2", ", \"use_sliding_window\": true", 4096, 28},
+        {"qwen2", ", \"use_sliding_window\": true, \"sliding_window\": 16", 16, 28},
+        {"qwen3", ", \"use_sliding_window\": true, \"max_window_layers\": 1", 4096, 1},
+    };
+    struct gr_model_config c;
+
+    gr_test_enter_folder();
+    for (int64_t i = 0; i < GR_COUNT(cases); i++) {
+        ASSERT_OK(load(&c, cases[i].type, cases[i].keys));
+        ASSERT_MSG(c.sliding_window == cases[i].window && c.window_from == cases[i].from,
+                   "%s%s gives %lld from layer %lld", cases[i].type, cases[i].keys,
+                   (long long)c.sliding_window, (long long)c.window_from);
     }
 }
 

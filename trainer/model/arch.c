@@ -21,7 +21,8 @@ struct arch {
     bool qk_norm;
     int64_t head_dim;          /* when the config has none; 0: hidden_size / heads */
     const char *window_switch; /* key that must be true for sliding_window to count; NULL: none */
-    bool window;               /* has a sliding window at all */
+    int64_t sliding_window;    /* when the config has no such key; 0: has no window at all */
+    int64_t max_window_layers; /* when the config has none */
     double rope_theta;         /* when the config has none */
 };
 
@@ -33,19 +34,21 @@ static const struct arch archs[] = {
      .o_bias = {false, "attention_bias"},
      .mlp_bias = {false, "mlp_bias"},
      .rope_theta = 10000.0},
-    {.model_type = "mistral", .window = true, .rope_theta = 10000.0},
+    {.model_type = "mistral", .sliding_window = 4096, .rope_theta = 10000.0},
     {.model_type = "qwen2",
      .qkv_bias = {true, NULL},
-     .window = true,
      .window_switch = "use_sliding_window",
+     .sliding_window = 4096,
+     .max_window_layers = 28,
      .rope_theta = 10000.0},
     {.model_type = "qwen3",
      .qkv_bias = {false, "attention_bias"},
      .o_bias = {false, "attention_bias"},
      .qk_norm = true,
      .head_dim = 128,
-     .window = true,
      .window_switch = "use_sliding_window",
+     .sliding_window = 4096,
+     .max_window_layers = 28,
      .rope_theta = 10000.0},
 };
 
@@ -227,33 +230,24 @@ out:
     return status;
 }
 
-/* What transformers takes for an absent key depends on its version and on the architecture; an
- * explicit null is none. */
-static gr_status need_window_key(const struct gr_json *config, const char *key)
-{
-    return json_object_get(config->value, key) == NULL ? gr_json_need(config, key) : GR_OK;
-}
-
+/* Absent keys have the defaults of transformers, the same from 4.34 to 5.23; null is no window. */
 static gr_status read_window(struct gr_model_config *c, const struct arch *arch,
                              const struct gr_json *config)
 {
     gr_status status = GR_OK;
     bool is_on = arch->window_switch == NULL;
 
-    if (!arch->window)
+    if (arch->sliding_window == 0)
         return GR_OK;
     if (arch->window_switch != NULL)
         GR_TRY(gr_json_bool(&is_on, config, arch->window_switch));
-    if (!is_on)
+    if (!is_on || json_is_null(json_object_get(config->value, "sliding_window")))
         return GR_OK;
-    GR_TRY(need_window_key(config, "sliding_window"));
-    if (!gr_json_has(config, "sliding_window"))
-        return GR_OK;
+    c->sliding_window = arch->sliding_window;
     GR_TRY(gr_json_int(&c->sliding_window, config, "sliding_window", 1, INT32_MAX));
-    if (arch->window_switch != NULL) {
-        GR_TRY(gr_json_need(config, "max_window_layers"));
+    c->window_from = arch->max_window_layers;
+    if (arch->window_switch != NULL)
         GR_TRY(gr_json_int(&c->window_from, config, "max_window_layers", 0, INT32_MAX));
-    }
 out:
     return status;
 }
