@@ -48,6 +48,9 @@ GRAFT_ADAPTERS = {
         r"lora.rank_pattern={q_proj: 7, 'layers\.2\.mlp\.down_proj': 2}",
         "lora.alpha_pattern={v_proj: 3, up_proj: 90}",
     ],
+    "a regular expression": [
+        r"lora.target_modules=(?!.*\.0\.).*?\b(?i:Self)_attn\.[^k]\w+(?<=_proj)|.*up_proj$"
+    ],
 }
 
 

@@ -169,9 +169,11 @@ static gr_status matcher_init(struct matcher *m, const struct gr_lora_config *co
     if (target != NULL && strcmp(target, "all-linear") == 0)
         target = ".*";
     if (target != NULL)
-        GR_TRY(gr_name_patterns_init(&m->target, target, "lora.target_modules"));
-    GR_TRY(gr_name_patterns_init_map(&m->rank, &config->rank_pattern, "lora.rank_pattern"));
-    GR_TRY(gr_name_patterns_init_map(&m->alpha, &config->alpha_pattern, "lora.alpha_pattern"));
+        GR_TRY(gr_name_patterns_init(&m->target, target, "lora.target_modules", config->is_new));
+    GR_TRY(gr_name_patterns_init_map(&m->rank, &config->rank_pattern, "lora.rank_pattern",
+                                     config->is_new));
+    GR_TRY(gr_name_patterns_init_map(&m->alpha, &config->alpha_pattern, "lora.alpha_pattern",
+                                     config->is_new));
 out:
     return status;
 }
@@ -312,7 +314,7 @@ gr_status gr_adapter_create(struct gr_adapter **out, const struct gr_model_confi
         }
     }
     GR_TRY(report_unmatched(adapter, &matcher));
-    if (config->refuses_unused) {
+    if (config->is_new) {
         GR_TRY(report_unused(&config->rank_pattern, matcher.rank_used, "lora.rank_pattern"));
         GR_TRY(report_unused(&config->alpha_pattern, matcher.alpha_used, "lora.alpha_pattern"));
     }

@@ -66,7 +66,9 @@ struct gr_lora_config {
     int64_t target_count;
     char *target_regex; /* matched whole; "all-linear": every linear but the head */
     struct gr_name_map rank_pattern, alpha_pattern;
-    bool refuses_unused; /* keys of patterns that no adapted linear takes; PEFT lets them be */
+    /* A run's, not that of a file of PEFT's.  Refused then: keys of patterns that no adapted linear
+     * takes, which PEFT lets be, and expressions that not every Python has. */
+    bool is_new;
 };
 void gr_lora_config_release(struct gr_lora_config *config);
 
@@ -94,8 +96,8 @@ struct gr_adapter {
 };
 
 /* Decides what is adapted.  Errors: ERR_USAGE when r < 1, when a name or the expression matches no
- * linear (naming it and what there is), when the expression is broken, when a key of a pattern is
- * for none and config->refuses_unused. */
+ * linear (naming it and what there is), when an expression is broken or not the same to PEFT,
+ * when a key of a pattern is for none and config->is_new. */
 gr_status gr_adapter_create(struct gr_adapter **adapter, const struct gr_model_config *model,
                             const struct gr_lora_config *config);
 void gr_adapter_destroy(struct gr_adapter *adapter);

@@ -5,8 +5,24 @@
 
 #include "data/tokenizer/pattern.h"
 #include "kernels/base/alloc.h"
+#include "trainer/model/name_syntax.h"
 
 #include <string.h>
+
+static gr_status check(const char *expression, const char *key, bool is_new, bool is_inner)
+{
+    struct gr_name_syntax found = gr_name_syntax_check(expression, is_new, is_inner);
+
+    if (found.length == 0)
+        return GR_OK;
+    return gr_fail(
+        GR_ERR_USAGE, key,
+        "PEFT matches by Python's re; letters, \\. . \\d \\w [a-z] [^.] (a|b) (?:...) "
+        "(?!...) * + ? and {2,3} mean the same in all its versions and in graft",
+        "%.*s in column %lld is not read alike by PEFT and graft (found \"%s\", expected an "
+        "expression that is)",
+        (int)found.length, expression + found.begin, (long long)found.begin + 1, expression);
+}
 
 /* whole: what is compiled; shown: what the user wrote. */
 static gr_status compile(struct gr_name_patterns *patterns, char *whole, const char *shown,
@@ -36,21 +52,28 @@ static gr_status compile(struct gr_name_patterns *patterns, char *whole, const c
 }
 
 gr_status gr_name_patterns_init(struct gr_name_patterns *patterns, const char *expression,
-                                const char *key)
+                                const char *key, bool is_new)
 {
+    gr_status status = GR_OK;
+
     *patterns = (struct gr_name_patterns){.compiled = GR_NEW_ARRAY(void *, 1)};
-    return compile(patterns, gr_format("(?:%s)\\Z", expression), expression, key);
+    GR_TRY(check(expression, key, is_new, false));
+    GR_TRY(compile(patterns, gr_format("(?:%s)\\Z", expression), expression, key));
+out:
+    return status;
 }
 
 gr_status gr_name_patterns_init_map(struct gr_name_patterns *patterns,
-                                    const struct gr_name_map *map, const char *key)
+                                    const struct gr_name_map *map, const char *key, bool is_new)
 {
     gr_status status = GR_OK;
 
     *patterns = (struct gr_name_patterns){.compiled = GR_NEW_ARRAY(void *, map->count),
                                           .value = map->value};
-    for (int64_t i = 0; i < map->count; i++)
+    for (int64_t i = 0; i < map->count; i++) {
+        GR_TRY(check(map->key[i], key, is_new, true));
         GR_TRY(compile(patterns, gr_format("(.*\\.)?(%s)\\Z", map->key[i]), map->key[i], key));
+    }
 out:
     return status;
 }

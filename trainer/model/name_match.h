@@ -11,13 +11,14 @@ struct gr_name_patterns {
     int64_t count;
 };
 
-/* One expression for re.fullmatch(expression, name).  `key` is the configuration's, for messages.
- * Errors, here and below: ERR_USAGE when an expression is broken. */
+/* One expression for re.fullmatch(expression, name).  `key` is the configuration's, for messages;
+ * `is_new`: PEFT has not read the expression yet, in whatever Python it may run.
+ * Errors, here and below: ERR_USAGE when an expression is broken, or not the same to Python. */
 gr_status gr_name_patterns_init(struct gr_name_patterns *patterns, const char *expression,
-                                const char *key);
+                                const char *key, bool is_new);
 /* For each key k of the map re.match(rf"(.*\.)?({k})$", name).  The map must stay. */
 gr_status gr_name_patterns_init_map(struct gr_name_patterns *patterns,
-                                    const struct gr_name_map *map, const char *key);
+                                    const struct gr_name_map *map, const char *key, bool is_new);
 void gr_name_patterns_release(struct gr_name_patterns *patterns);
 
 /* The first that matches, -1: none. */

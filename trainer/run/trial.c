@@ -24,7 +24,7 @@ void gr_lora_config_from(struct gr_lora_config *lora, const struct gr_config *co
                                     .lora_alpha = (double)config->lora.lora_alpha,
                                     .lora_dropout = config->lora.lora_dropout,
                                     .use_rslora = config->lora.use_rslora,
-                                    .refuses_unused = true};
+                                    .is_new = true};
     GR_CHECK(gr_lora_init_find(&lora->init, config->lora.init_lora_weights), "%s",
              config->lora.init_lora_weights);
     if (config->lora.target_modules_is_list) {
