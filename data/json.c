@@ -4,6 +4,7 @@
 #include "data/file_map.h"
 #include "kernels/base/alloc.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static const char damaged[] = "the file is damaged or not meant for graft; fetch it again";
@@ -33,12 +34,58 @@ static json_t *lookup(const struct gr_json *json, const char *key)
     return value == NULL || json_is_null(value) ? NULL : value;
 }
 
+bool gr_json_is_beyond(const json_error_t *error)
+{
+    switch (json_error_code(error)) {
+    case json_error_numeric_overflow:
+    case json_error_null_character:
+    case json_error_null_byte_in_key:
+    case json_error_stack_overflow:
+        return true;
+    default:
+        return false;
+    }
+}
+
+void gr_json_describe(char text[GR_JSON_REASON_BYTES], const json_error_t *error)
+{
+    bool is_real = strncmp(error->text, "real", 4) == 0;
+
+    switch (json_error_code(error)) {
+    case json_error_numeric_overflow:
+        snprintf(text, GR_JSON_REASON_BYTES,
+                 "the number that ends in column %d does not fit (found one beyond %s, expected "
+                 "%s)",
+                 error->column, is_real ? "double precision" : "64 bits",
+                 is_real ? "at most 1.8e308" : "an integer from -2^63 to 2^63 - 1");
+        break;
+    case json_error_null_character:
+    case json_error_null_byte_in_key:
+        snprintf(text, GR_JSON_REASON_BYTES,
+                 "the text that ends in column %d holds the character U+0000 (found \\u0000, "
+                 "expected text without it)",
+                 error->column);
+        break;
+    case json_error_stack_overflow:
+        snprintf(text, GR_JSON_REASON_BYTES,
+                 "lists and objects are nested too deeply in column %d (found more than %d, "
+                 "expected fewer)",
+                 error->column, JSON_PARSER_MAX_DEPTH);
+        break;
+    default:
+        snprintf(text, GR_JSON_REASON_BYTES, "broken JSON in column %d (%s)", error->column,
+                 error->text);
+    }
+}
+
 gr_status gr_json_fail_syntax(const char *path, int64_t first_line, const json_error_t *error,
                               const char *hint)
 {
     char *place = gr_format("%s:%lld", path, (long long)first_line + error->line - 1);
+    char reason[GR_JSON_REASON_BYTES];
 
-    gr_fail(GR_ERR_DATA, place, hint, "broken JSON in column %d (%s)", error->column, error->text);
+    gr_json_describe(reason, error);
+    gr_fail(GR_ERR_DATA, place, hint, "%s", reason);
     gr_free(place);
     return GR_ERR_DATA;
 }

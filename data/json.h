@@ -19,7 +19,13 @@ struct gr_json {
 gr_status gr_json_load(struct gr_json *json, const char *path);
 /* The same from memory; place: what messages call it. */
 gr_status gr_json_parse(struct gr_json *json, const void *text, int64_t bytes, const char *place);
-/* ERR_DATA: the text of a file, which begins in its line `first_line`, is no JSON. */
+/* What jansson did not take, and in which column: broken JSON, or JSON that is beyond it. */
+enum { GR_JSON_REASON_BYTES = JSON_ERROR_TEXT_LENGTH + 64 };
+void gr_json_describe(char text[GR_JSON_REASON_BYTES], const json_error_t *error);
+/* The text is JSON, as far as it was read, but with what cannot be held: a number, U+0000, depth.
+ */
+bool gr_json_is_beyond(const json_error_t *error);
+/* ERR_DATA: the text of a file, which begins in its line `first_line`, could not be read. */
 gr_status gr_json_fail_syntax(const char *path, int64_t first_line, const json_error_t *error,
                               const char *hint);
 /* The object under `key`; none (value NULL) if absent or null.  Errors: ERR_DATA, another type. */

@@ -207,8 +207,11 @@ static gr_status fail_utf8(const struct gr_record_text *text, const char *place)
 static gr_status fail_json(const struct gr_record_reader *reader, const struct gr_record_text *text,
                            const json_error_t *error)
 {
-    return gr_json_fail_syntax(reader->path, text->line, error,
-                               reader->is_array ? "mend the file" : HINT_RECORD);
+    const char *hint = reader->is_array ? "mend the file" : HINT_RECORD;
+
+    if (gr_json_is_beyond(error))
+        hint = "leave it out of the record, also where graft does not read its key";
+    return gr_json_fail_syntax(reader->path, text->line, error, hint);
 }
 
 gr_status gr_record_parse(json_t **record, const struct gr_record_reader *reader,

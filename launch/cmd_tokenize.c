@@ -152,6 +152,7 @@ static bool is_blank(const char *line)
 static gr_status run_one(const struct input *in, struct line *line)
 {
     gr_status status;
+    char reason[GR_JSON_REASON_BYTES];
     json_error_t error;
     json_t *json;
 
@@ -159,9 +160,14 @@ static gr_status run_one(const struct input *in, struct line *line)
         return GR_OK;
     json = json_loadb(line->text, (size_t)line->length,
                       JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &error);
-    status = json == NULL ? gr_fail(GR_ERR_DATA, NULL, "every line must hold one JSON value",
-                                    "broken JSON in column %d (%s)", error.column, error.text)
-                          : in->run_line(in, &line->out, json);
+    if (json == NULL) {
+        gr_json_describe(reason, &error);
+        return gr_fail(GR_ERR_DATA, NULL,
+                       gr_json_is_beyond(&error) ? "leave it out of the line"
+                                                 : "every line must hold one JSON value",
+                       "%s", reason);
+    }
+    status = in->run_line(in, &line->out, json);
     json_decref(json);
     return status;
 }

@@ -195,6 +195,23 @@ static const struct {
      ":1: broken JSON in column 15 (end of file expected near 'x')"},
     {"key twice", "{\"text\": \"a\", \"text\": \"b\"}\n", "auto",
      ":1: broken JSON in column 20 (duplicate object key near '\"text\"')"},
+    {"integer beyond 64 bits, of no use",
+     "{\"text\": \"a\"}\n{\"id\": 123456789012345678901234567890, \"text\": \"a\"}\n", "auto",
+     ":2: the number that ends in column 37 does not fit (found one beyond 64 bits, expected an "
+     "integer from -2^63 to 2^63 - 1)"},
+    {"negative integer beyond 64 bits", "{\"text\": \"a\", \"id\": -9223372036854775809}\n", "auto",
+     ":1: the number that ends in column 40 does not fit (found one beyond 64 bits, expected an "
+     "integer from -2^63 to 2^63 - 1)"},
+    {"real beyond double, in an array", "[{\"text\": \"a\"},\n{\"text\": \"a\", \"p\": -1e999}]",
+     "auto",
+     ":2: the number that ends in column 25 does not fit (found one beyond double precision, "
+     "expected at most 1.8e308)"},
+    {"U+0000 in the text", "{\"text\": \"a\\u0000b\"}\n", "auto",
+     ":1: the text that ends in column 19 holds the character U+0000 (found \\u0000, expected text "
+     "without it)"},
+    {"U+0000 in a key", "{\"text\": \"a\", \"\\u0000\": 1}\n", "auto",
+     ":1: the text that ends in column 22 holds the character U+0000 (found \\u0000, expected text "
+     "without it)"},
     {"bad UTF-8", "\n{\"text\": \"a\xff\"}\n", "auto",
      ":2: bad UTF-8 (found byte 0xff as byte 12 of the record, expected a character)"},
     {"Latin-1 at the start",

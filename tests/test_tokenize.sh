@@ -61,6 +61,8 @@ expect no_list 3 '' 'graft: error: stdin:1: *' --decode
 expect no_text 3 '' 'graft: error: stdin:1: *' --jsonl
 printf '{"text": "a"}\n{"text"' >input
 expect no_json 3 '[0, 1]' 'graft: error: stdin:2: *' --jsonl
+printf '1e999' >input
+expect number_beyond 3 '' 'graft: error: stdin:1: the number that ends in column 5 does not fit (*' --jsonl
 printf 'a\377' >input
 expect no_utf8 3 '' 'graft: error: stdin: text: is not valid UTF-8 at byte 1 *'
 expect no_file 3 '' 'graft: error: nothing: *' nothing
