@@ -75,8 +75,6 @@ static gr_status fail_unknown(const struct gr_args *args, const char *shown)
     gr_fail(GR_ERR_USAGE, args->command->name, NULL, "unknown option %s", shown);
     if (nearest != NULL)
         gr_hint("did you mean --%s?", nearest);
-    else
-        gr_hint("graft %s --help lists its options", args->command->name);
     gr_free(typed);
     gr_free(names);
     return GR_ERR_USAGE;
@@ -265,6 +263,8 @@ gr_status gr_args_create(struct gr_args **args, const struct gr_command *command
     (*args)->given = GR_NEW_ARRAY(struct values, (*args)->option_count);
     status = read_all(*args, argc, argv);
     if (status != GR_OK) {
+        if (gr_error_hint()[0] == '\0')
+            gr_hint("graft %s --help lists its options", command->name);
         gr_args_destroy(*args);
         *args = NULL;
     }

@@ -95,7 +95,8 @@ static gr_status show(struct job *job)
             gr_fail(GR_ERR_USAGE, "--eval", "name files in data.eval, or set data.eval_split",
                     "there is nothing to evaluate on (found no evaluation data, expected some)"));
     if (from >= d->count)
-        GR_TRY(gr_fail(GR_ERR_USAGE, "--from", NULL,
+        GR_TRY(gr_fail(GR_ERR_USAGE, "--from",
+                       "documents are numbered from 1, in the order of the files",
                        "there is no such document (found %lld, expected at most %lld)",
                        (long long)from + 1, (long long)d->count));
     for (int64_t i = from; i < d->count && i - from < count; i++)

@@ -3,6 +3,7 @@
 
 #include "data/chat.h"
 #include "data/tokenizer/tokenizer.h"
+#include "data/utf8.h"
 #include "kernels/base/alloc.h"
 #include "kernels/base/log.h"
 #include "launch/model_args.h"
@@ -75,6 +76,19 @@ out:
     return status;
 }
 
+static gr_status check_utf8(const char *prompt)
+{
+    int64_t invalid = gr_utf8_invalid_at(prompt, (int64_t)strlen(prompt));
+
+    if (invalid < 0)
+        return GR_OK;
+    return gr_fail(
+        GR_ERR_USAGE, "--prompt",
+        "give it in UTF-8: what it comes from, a file or the terminal, has another encoding",
+        "bad UTF-8 (found byte 0x%02x as byte %lld of the text, expected a character)",
+        (unsigned)(unsigned char)prompt[invalid], (long long)invalid + 1);
+}
+
 /* The prompt and at least one token more must have a position each. */
 static gr_status check_length(int64_t tokens, int64_t positions, int64_t model_positions)
 {
@@ -101,6 +115,7 @@ static gr_status read_prompt(struct gr_encoding *encoding, struct gr_tokenizer *
     struct gr_model_config model;
     int64_t positions = config->data.max_length;
 
+    GR_TRY(check_utf8(gr_args_text(args, "prompt")));
     GR_TRY(gr_model_config_load(&model, config->model));
     GR_TRY(gr_tokenizer_create(tokenizer, config->model));
     GR_TRY(encode_prompt(encoding, o, *tokenizer, gr_args_text(args, "prompt"),

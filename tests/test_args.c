@@ -25,6 +25,8 @@ static const struct gr_command command = {
     .most_positionals = 2,
 };
 
+static const char options_hint[] = "graft try --help lists its options";
+
 enum { MOST_ARGUMENTS = 16 };
 
 /* Reads a list of words that ends with NULL. */
@@ -131,9 +133,8 @@ TEST(args_unknown_option_is_refused_with_the_nearest)
                    "did you mean --model?");
     expect_refused(WORDS("--jsn=1", "a"), "try: unknown option --jsn=1", "did you mean --json?");
     expect_refused(WORDS("--hepl", "a"), "try: unknown option --hepl", "did you mean --help?");
-    expect_refused(WORDS("--help-me", "a"), "try: unknown option --help-me",
-                   "graft try --help lists its options");
-    expect_refused(WORDS("-x"), "try: unknown option -x", "graft try --help lists its options");
+    expect_refused(WORDS("--help-me", "a"), "try: unknown option --help-me", options_hint);
+    expect_refused(WORDS("-x"), "try: unknown option -x", options_hint);
     expect_refused(WORDS("--mode", "m", "a"), "try: unknown option --mode",
                    "did you mean --model?");
 }
@@ -145,7 +146,8 @@ TEST(args_missing_or_superfluous_value_is_refused)
     expect_refused(WORDS("a", "--model", "--json"),
                    "try: --model has no value (found --json, expected DIR)",
                    "a value that begins with -- is given as --model=VALUE");
-    expect_refused(WORDS("a", "--json=yes"), "try: --json takes no value (found yes)", "");
+    expect_refused(WORDS("a", "--json=yes"), "try: --json takes no value (found yes)",
+                   options_hint);
     expect_refused(WORDS("a", "--out", "x", "-o", "y"),
                    "try: --out stands twice (found x and y, expected one value)", "give it once");
 }
@@ -167,29 +169,38 @@ TEST(args_bounds_of_a_number_belong_to_its_range)
 TEST(args_number_that_is_wrong_is_refused)
 {
     expect_refused(WORDS("--seed", "-1"),
-                   "try: --seed is wrong (found -1, expected an integer from 0 to 100)", "");
+                   "try: --seed is wrong (found -1, expected an integer from 0 to 100)",
+                   options_hint);
     expect_refused(WORDS("--seed", "101"),
-                   "try: --seed is wrong (found 101, expected an integer from 0 to 100)", "");
+                   "try: --seed is wrong (found 101, expected an integer from 0 to 100)",
+                   options_hint);
     expect_refused(WORDS("--seed", "1.5"),
-                   "try: --seed is wrong (found 1.5, expected an integer from 0 to 100)", "");
+                   "try: --seed is wrong (found 1.5, expected an integer from 0 to 100)",
+                   options_hint);
     expect_refused(WORDS("--top-p=nan"),
-                   "try: --top-p is wrong (found nan, expected a number from 0 to 1)", "");
+                   "try: --top-p is wrong (found nan, expected a number from 0 to 1)",
+                   options_hint);
     expect_refused(WORDS("--top-p="),
-                   "try: --top-p is wrong (found , expected a number from 0 to 1)", "");
+                   "try: --top-p is wrong (found , expected a number from 0 to 1)", options_hint);
     expect_refused(WORDS("--top-p=0x1"),
-                   "try: --top-p is wrong (found 0x1, expected a number from 0 to 1)", "");
+                   "try: --top-p is wrong (found 0x1, expected a number from 0 to 1)",
+                   options_hint);
 }
 
 TEST(args_range_is_told_in_digits_and_by_the_name_typed)
 {
     expect_refused(WORDS("-n", "0"),
-                   "try: -n is wrong (found 0, expected an integer from 1 to 1000000)", "");
+                   "try: -n is wrong (found 0, expected an integer from 1 to 1000000)",
+                   options_hint);
     expect_refused(WORDS("-n0"),
-                   "try: -n is wrong (found 0, expected an integer from 1 to 1000000)", "");
+                   "try: -n is wrong (found 0, expected an integer from 1 to 1000000)",
+                   options_hint);
     expect_refused(WORDS("--count=0"),
-                   "try: --count is wrong (found 0, expected an integer from 1 to 1000000)", "");
+                   "try: --count is wrong (found 0, expected an integer from 1 to 1000000)",
+                   options_hint);
     expect_refused(WORDS("--rate", "9"),
-                   "try: --rate is wrong (found 9, expected a number from 0.25 to 1)", "");
+                   "try: --rate is wrong (found 9, expected a number from 0.25 to 1)",
+                   options_hint);
 }
 
 TEST(args_empty_value_is_refused_unless_it_is_a_text)

@@ -102,7 +102,7 @@ refused()
 {
     local code=0
     "$graft" data show run.yaml "${@:2}" >out 2>err || code=$?
-    [ "$code" = 2 ] && grep -qF "error: $1" err && [ ! -s out ]
+    [ "$code" = 2 ] && grep -qF "error: $1" err && grep -q '^  hint: .' err && [ ! -s out ]
 }
 check 'show -n 0 is refused by its name' \
     refused 'data: -n is wrong (found 0, expected an integer from 1 to 1000000000)' -n 0

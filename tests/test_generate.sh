@@ -45,6 +45,30 @@ text 30 --set data.max_length=12 >"$XDG_CACHE_HOME/out"
 grep -q 'the text ends here: all 12 positions are taken' "$XDG_CACHE_HOME/err" ||
     check positions_end_is_told said = nothing
 
+# refused MESSAGE HINT ARGUMENT...
+refused()
+{
+    local code=0
+    "$graft" generate --model "$model" "${@:3}" >"$XDG_CACHE_HOME/out" 2>"$XDG_CACHE_HOME/err" || code=$?
+    check "code_of: $1" "$code" = 2
+    check "no_text: $1" "$(wc -c <"$XDG_CACHE_HOME/out")" = 0
+    check message "$(cat "$XDG_CACHE_HOME/err")" = "graft: error: $1"$'\n'"  hint: $2"
+}
+for prompt in $'\xff' $'a\xff'; do
+    for chat in '' --chat; do
+        refused "--prompt: bad UTF-8 (found byte 0xff as byte ${#prompt} of the text, expected a character)" \
+            'give it in UTF-8: what it comes from, a file or the terminal, has another encoding' \
+            --prompt "$prompt" $chat
+    done
+done
+options='graft generate --help lists its options'
+refused 'generate: --max-new-tokens is wrong (found 0, expected an integer from 1 to 1000000)' \
+    "$options" --prompt x --max-new-tokens 0
+for value in -1 nan 1e30; do
+    refused "generate: --temperature is wrong (found $value, expected a number from 0 to 100)" \
+        "$options" --prompt x --temperature "$value"
+done
+
 # With an end of text that never comes, an answer still ends with its turn, a continuation does not.
 cp -r "$model" "$XDG_CACHE_HOME/model"
 model=$XDG_CACHE_HOME/model
