@@ -21,7 +21,7 @@ objects_of()
 compile()
 {
     local made=$work/objects/${2//\//-}
-    ninja -t commands -s "$2" | sed -e "s| -o $2 | -o $made -w |" -e "s| -MF [^ ]*| -MF $made.d|" \
+    ninja -t commands -s "$2" | sed -e "s| -o $2 | -o $made -w -g0 |" -e "s| -MF [^ ]*| -MF $made.d|" \
         -e "s| -I| -I$work/source -I|" -e "s| $source/$1\$| $work/source/$1|"
 }
 
