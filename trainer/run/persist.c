@@ -191,7 +191,8 @@ static gr_status claim(struct gr_persist *p, const struct gr_engine *engine)
     GR_TRY(gr_run_identity_check(&is_there, p->store, p->identity));
     if (!is_there && p->config->train.init_from != NULL)
         GR_TRY(read_parent(p, engine));
-    GR_TRY(gr_run_identity_claim(p->store, p->identity));
+    if (!is_there)
+        GR_TRY(gr_run_identity_claim(p->store, p->identity));
     gr_config_print(&yaml, p->config, false);
     GR_TRY(p->store->ops->put(p->store, "config.yaml", yaml.data, (int64_t)yaml.length));
 out:
